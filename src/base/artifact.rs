@@ -1,0 +1,31 @@
+//! What `resolve` hands to `fetch`: bytes that can be had, and what must be true of them.
+
+use url::Url;
+
+use super::Digest;
+
+/// One file of an ecosystem: where it is, and the digest that proves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    /// Name of the configured upstream it belongs to.
+    pub upstream: String,
+    /// Where that upstream has it.
+    pub url: Url,
+    /// The strongest digest that the index states, if any.
+    pub digest: Option<Digest>,
+    /// Size in bytes, if the index states it.
+    pub size: Option<u64>,
+    /// The file's own name, for messages and media types.
+    pub filename: String,
+    /// Who may have it.
+    pub access: Access,
+}
+
+/// Who may have an artifact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// From an upstream that anybody can read.
+    Public,
+    /// From an upstream that asked for credentials or that the operator called private: never shown to peers.
+    Private,
+}

@@ -1,0 +1,5 @@
+//! dpm, the distributed package manager.
+//!
+//! `ARCHITECTURE.md` draws the house: the rooms below are listed from the ground up, and imports only go down.
+
+pub mod base;

@@ -1,0 +1,2 @@
+//! The `dpm` program.
+fn main() {}
