@@ -3,3 +3,6 @@
 //! `ARCHITECTURE.md` draws the house: the rooms below are listed from the ground up, and imports only go down.
 
 pub mod base;
+pub mod rt;
+pub mod unixfs;
+pub mod store;

@@ -1,0 +1,169 @@
+//! How much may be stored, and what goes when it is too much.
+
+use fjall::{Keyspace, OwnedWriteBatch, PersistMode};
+
+use crate::base::Sha256;
+
+use super::{LOCK, Store, StoreError};
+
+/// Most bytes of artifacts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    /// A share of the disk that the store is on, in percent.
+    Share(u8),
+    /// As many bytes.
+    Bytes(u64),
+}
+
+/// What is used and what is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes of all stored artifacts.
+    pub artifact_bytes: u64,
+    /// How many there are.
+    pub artifacts: u64,
+    /// Bytes of the index on disk.
+    pub index_bytes: u64,
+    /// Most bytes of artifacts.
+    pub budget_bytes: u64,
+    /// Bytes free on the disk.
+    pub free_bytes: u64,
+    /// Bytes that stay free.
+    pub margin_bytes: u64,
+}
+
+/// What an eviction took away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Freed {
+    /// Artifacts.
+    pub artifacts: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Evict down to this many percent of the budget, so that not every commit has to evict.
+const LOW_WATER_PERCENT: u64 = 95;
+
+/// The running totals, kept in the index with every change, so that a start need not scan.
+#[derive(Clone)]
+pub(super) struct Counted {
+    meta: Keyspace,
+    pub(super) bytes: u64,
+    pub(super) artifacts: u64,
+}
+
+const TOTALS: &str = "totals";
+
+impl Counted {
+    pub(super) fn load(meta: Keyspace) -> Result<Self, StoreError> {
+        let stored = meta.get(TOTALS)?;
+        let (bytes, artifacts) = match stored {
+            Some(v) => super::records::decode(&v)?,
+            None => (0, 0),
+        };
+        Ok(Self { meta, bytes, artifacts })
+    }
+
+    pub(super) fn plus(&self, size: u64) -> Self {
+        Self { bytes: self.bytes + size, artifacts: self.artifacts + 1, ..self.clone() }
+    }
+
+    pub(super) fn minus(&self, size: u64) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(size),
+            artifacts: self.artifacts.saturating_sub(1),
+            ..self.clone()
+        }
+    }
+
+    pub(super) fn write(&self, batch: &mut OwnedWriteBatch) {
+        batch.insert(&self.meta, TOTALS, super::records::encode(&(self.bytes, self.artifacts)));
+    }
+}
+
+impl Store {
+    /// What is used and what is left.
+    pub fn space(&self) -> Result<Space, StoreError> {
+        let disk = rustix::fs::statvfs(&self.inner.dir)
+            .map_err(|e| StoreError::Io("look at the disk of", self.inner.dir.clone(), e.into()))?;
+        let budget_bytes = match self.inner.options.budget {
+            Budget::Bytes(bytes) => bytes,
+            Budget::Share(percent) => disk.f_blocks * disk.f_frsize / 100 * u64::from(percent),
+        };
+        let counted = self.inner.space.lock().expect(LOCK);
+        Ok(Space {
+            artifact_bytes: counted.bytes,
+            artifacts: counted.artifacts,
+            index_bytes: self.inner.db.disk_space()?,
+            budget_bytes,
+            free_bytes: disk.f_bavail * disk.f_frsize,
+            margin_bytes: self.inner.options.free_margin_bytes,
+        })
+    }
+
+    /// Whether anything may be written at all: fjall must never see a full disk, which would poison it.
+    pub(super) fn writable(&self) -> Result<(), StoreError> {
+        self.room_on_disk(0)
+    }
+
+    /// Makes room for `size` bytes within the budget, and sees that the disk has them beyond the margin.
+    pub(super) fn room_for(&self, size: u64) -> Result<(), StoreError> {
+        let space = self.space()?;
+        if size > space.budget_bytes {
+            return Err(self.no_room());
+        }
+        if space.artifact_bytes + size > space.budget_bytes {
+            self.evict_to((space.budget_bytes / 100 * LOW_WATER_PERCENT).saturating_sub(size))?;
+        }
+        self.room_on_disk(size)
+    }
+
+    fn room_on_disk(&self, size: u64) -> Result<(), StoreError> {
+        let space = self.space()?;
+        match space.free_bytes >= space.margin_bytes.saturating_add(size) {
+            true => Ok(()),
+            false => Err(self.no_room()),
+        }
+    }
+
+    fn no_room(&self) -> StoreError {
+        StoreError::NoRoom { dir: self.inner.dir.clone(), margin: self.inner.options.free_margin_bytes }
+    }
+
+    /// Evicts what goes beyond the budget.
+    pub fn evict(&self) -> Result<Freed, StoreError> {
+        let space = self.space()?;
+        match space.artifact_bytes > space.budget_bytes {
+            true => self.evict_to(space.budget_bytes / 100 * LOW_WATER_PERCENT),
+            false => Ok(Freed::default()),
+        }
+    }
+
+    /// Evicts the least recently used artifacts that are not pinned, until at most `target` bytes are left.
+    pub fn evict_to(&self, target: u64) -> Result<Freed, StoreError> {
+        self.flush_touches()?;
+        let mut oldest = Vec::new();
+        for guard in self.inner.access.iter() {
+            let (key, at) = guard.into_inner()?;
+            if let (Ok(key), Ok(at)) = (key[..].try_into(), at[..].try_into()) {
+                oldest.push((u64::from_be_bytes(at), Sha256(key)));
+            }
+        }
+        oldest.sort_unstable_by_key(|(at, _)| *at);
+        let mut freed = Freed::default();
+        for (_, sha256) in oldest {
+            if self.inner.space.lock().expect(LOCK).bytes <= target {
+                break;
+            }
+            if self.record(&sha256)?.is_some_and(|r| r.pinned) {
+                continue;
+            }
+            if let Some(size) = self.take_out(&sha256, PersistMode::Buffer)? {
+                freed.artifacts += 1;
+                freed.bytes += size;
+            }
+        }
+        log::info!("evicted {} artifacts, {} bytes", freed.artifacts, freed.bytes);
+        Ok(freed)
+    }
+}

@@ -1,0 +1,90 @@
+//! An artifact on its way in: a file that nobody sees until it is committed.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use super::{INCOMING, Inner, LOCK, Store, StoreError};
+
+/// A file being written. Dropped without a commit, it is gone.
+#[derive(Debug)]
+pub struct Incoming {
+    file: File,
+    path: PathBuf,
+    committed: bool,
+}
+
+impl Store {
+    /// Room for an artifact of `size` bytes, if known.
+    ///
+    /// Errors: [`StoreError::NoRoom`] when the disk would get too full: pass the bytes through instead.
+    pub fn begin(&self, size: Option<u64>) -> Result<Incoming, StoreError> {
+        let inner = &self.inner;
+        self.room_for(size.unwrap_or(0))?;
+        let n = inner.tmp_counter.fetch_add(1, Ordering::Relaxed);
+        let path = inner.dir.join(INCOMING).join(format!("{}-{n}", std::process::id()));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(|e| StoreError::Io("create", path.clone(), e))?;
+        Ok(Incoming { file, path, committed: false })
+    }
+}
+
+impl Incoming {
+    /// Writes all of `bytes` at `offset`.
+    pub fn write(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    /// Reads what was written, filling `buffer` as far as there is something.
+    pub fn read(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+
+    /// A second handle to the same file, valid after the commit and after a removal too.
+    pub fn reader(&self) -> std::io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// Makes the bytes durable and moves the file to where it is looked for.
+    pub(super) fn publish(mut self, to: &Path) -> std::io::Result<File> {
+        self.file.sync_data()?;
+        let folder = to.parent().expect("an object has a folder");
+        if !folder.is_dir() {
+            std::fs::create_dir_all(folder)?;
+            if let Some(above) = folder.parent() {
+                File::open(above)?.sync_all()?;
+            }
+        }
+        std::fs::rename(&self.path, to)?;
+        self.committed = true;
+        File::open(folder)?.sync_all()?;
+        self.file.try_clone()
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.committed {
+            // Gone already is as good.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Inner {
+    /// Takes away what an earlier run left half-written. The database's lock keeps other processes out.
+    pub(super) fn clear_incoming(&self) {
+        let _held = self.open.lock().expect(LOCK);
+        let Ok(entries) = std::fs::read_dir(self.dir.join(INCOMING)) else { return };
+        for entry in entries.flatten() {
+            if let Err(e) = std::fs::remove_file(entry.path()) {
+                log::warn!("a half-written file could not be removed: {}: {e}", entry.path().display());
+            }
+        }
+    }
+}
