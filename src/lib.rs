@@ -6,3 +6,5 @@ pub mod base;
 pub mod rt;
 pub mod unixfs;
 pub mod store;
+pub mod fetch;
+pub mod upstream;

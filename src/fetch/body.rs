@@ -1,0 +1,145 @@
+//! A body: bytes as a reader takes them, from the store, from a flight, or passed through.
+
+use std::os::unix::fs::FileExt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use event_listener::EventListener;
+use futures_lite::Stream;
+
+use crate::base::Artifact;
+use crate::store::Stored;
+
+use super::flight::{Flight, View};
+use super::pool::Buffer;
+use super::{FetchError, Inner, pass};
+
+/// Bytes `at..end` of an artifact. Dropping it costs the flight nothing.
+pub struct Body {
+    source: Source,
+    at: u64,
+    /// `None` while the size is unknown.
+    end: Option<u64>,
+}
+
+type Reading = Pin<Box<dyn Future<Output = std::io::Result<Bytes>> + Send>>;
+
+enum Source {
+    Stored { stored: Arc<Stored>, reading: Option<Reading> },
+    Flight { flight: Arc<Flight>, inner: Arc<Inner>, listener: Option<Pin<Box<EventListener>>> },
+    Pass(Pin<Box<pass::Receiver>>),
+    Failed,
+}
+
+impl Body {
+    pub(super) fn stored(stored: Arc<Stored>, first: u64, end: Option<u64>) -> Self {
+        let end = Some(end.unwrap_or(stored.size).min(stored.size));
+        Self { source: Source::Stored { stored, reading: None }, at: first, end }
+    }
+
+    pub(super) fn flight(flight: Arc<Flight>, inner: Arc<Inner>, first: u64, end: Option<u64>) -> Self {
+        Self { source: Source::Flight { flight, inner, listener: None }, at: first, end }
+    }
+
+    pub(super) fn pass(artifact: Artifact, inner: Arc<Inner>, first: u64, end: Option<u64>) -> Self {
+        let receiver = pass::start(&inner, artifact, first, end);
+        Self { source: Source::Pass(Box::pin(receiver)), at: first, end }
+    }
+
+    /// Bytes still to come, if known.
+    pub fn remaining(&self) -> Option<u64> {
+        self.end.map(|end| end.saturating_sub(self.at))
+    }
+
+    /// The next bytes; `None` at the end. After an error nothing more comes.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FetchError>>> {
+        if self.end.is_some_and(|end| self.at >= end) {
+            return Poll::Ready(None);
+        }
+        let next = ready!(self.poll_source(cx));
+        match &next {
+            Some(Ok(bytes)) => self.at += bytes.len() as u64,
+            Some(Err(_)) => self.source = Source::Failed,
+            // An end before the promised one is a broken body, never a clean end.
+            None if self.end.is_some() => {
+                self.source = Source::Failed;
+                let e = FetchError::GivenUp(format!("an artifact at byte {}", self.at));
+                return Poll::Ready(Some(Err(e)));
+            }
+            None => {}
+        }
+        Poll::Ready(next)
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FetchError>>> {
+        let (at, end) = (self.at, self.end);
+        loop {
+            match &mut self.source {
+                Source::Failed => return Poll::Ready(None),
+                Source::Pass(receiver) => return receiver.as_mut().poll_next(cx),
+                Source::Stored { stored, reading } => {
+                    let read = match reading {
+                        Some(future) => {
+                            let read = ready!(future.as_mut().poll(cx));
+                            *reading = None;
+                            read
+                        }
+                        None => {
+                            let left = end.map_or(0, |end| end - at);
+                            let mut buffer = Buffer::take();
+                            match stored.read_cached(buffer.space(left), at) {
+                                Some(n) => Ok(buffer.freeze(n)),
+                                None => {
+                                    *reading = Some(read_later(stored.clone(), buffer, at, left));
+                                    continue;
+                                }
+                            }
+                        }
+                    };
+                    let failed = |e: std::io::Error| {
+                        log::error!("artifact {} cannot be read: {e}; run `dpm verify`", stored.sha256);
+                        FetchError::Disk(stored.sha256.to_string(), e.to_string())
+                    };
+                    return Poll::Ready(Some(read.map_err(failed)));
+                }
+                Source::Flight { flight, inner, listener } => {
+                    // The listener comes first: what changes after it was made wakes us.
+                    let waiting = listener.get_or_insert_with(|| Box::pin(flight.listen()));
+                    match flight.view(at) {
+                        View::Ready { file, until } => {
+                            *listener = None;
+                            let until = end.map_or(until, |end| end.min(until));
+                            let mut buffer = Buffer::take();
+                            // Just written: it is in the page cache.
+                            let read = file.read_at(buffer.space(until - at), at);
+                            return Poll::Ready(Some(read.map(|n| buffer.freeze(n)).map_err(|e| flight.disk(&e))));
+                        }
+                        View::Wait => {
+                            ready!(waiting.as_mut().poll(cx));
+                            *listener = None;
+                        }
+                        View::End => return Poll::Ready(None),
+                        View::Failed(e) => return Poll::Ready(Some(Err(e))),
+                        View::NoRoom => {
+                            let receiver = pass::start(inner, flight.artifact.clone(), at, end);
+                            self.source = Source::Pass(Box::pin(receiver));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Reads on a blocking thread. Such reads are bounded by the connections, one each.
+fn read_later(stored: Arc<Stored>, mut buffer: Buffer, at: u64, left: u64) -> Reading {
+    Box::pin(blocking::unblock(move || {
+        let n = stored.read(buffer.space(left), at)?;
+        match n {
+            0 => Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the file is shorter than recorded")),
+            n => Ok(buffer.freeze(n)),
+        }
+    }))
+}

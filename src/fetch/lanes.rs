@@ -1,0 +1,241 @@
+//! Several ranges of one large file at once: one connection is often slower than the line.
+//!
+//! Only with a digest: the parts may come from different servers, and nothing else proves that they fit.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::Mutex;
+
+use crate::base::Artifact;
+use crate::store::Incoming;
+use crate::upstream::{Answer, Ask, Range, Site, Status, UpstreamError};
+
+use super::flight::{self, Flight, Stop};
+use super::verify::Verifier;
+use super::{CHUNK, FetchError, Inner, LOCK};
+
+/// Files below this come in one piece: the gain is small there, and an upstream sees one request.
+const FROM_BYTES: u64 = 64 << 20;
+
+/// Bytes of a part. Readers follow the first part that is not whole, so parts are small against the file.
+const PART_BYTES: u64 = 8 << 20;
+
+/// Connections of one download: four are what browsers and download tools take without being blocked.
+const LANES: u64 = 4;
+
+/// Downloads that may have lanes at once; the next ones come in one piece. Bounds threads at 4 × 3 more.
+const LANED: usize = 4;
+
+/// Tries of one part.
+const TRIES: u32 = 4;
+
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// The right to open lanes.
+pub(super) struct Permit(());
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        RUNNING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether this artifact is to come in parts.
+pub(super) fn wanted(inner: &Inner, artifact: &Artifact) -> Option<Permit> {
+    let large = artifact.size.is_some_and(|s| s >= FROM_BYTES);
+    if !large || artifact.digest.is_none() || inner.offline {
+        return None;
+    }
+    RUNNING.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < LANED).then_some(n + 1)).ok()?;
+    Some(Permit(()))
+}
+
+struct Shared<'a> {
+    inner: &'a Inner,
+    flight: &'a Flight,
+    site: &'a Site,
+    incoming: &'a Incoming,
+    size: u64,
+    next_part: AtomicU64,
+    stop: AtomicBool,
+    error: Mutex<Option<Stop>>,
+    front: Mutex<Front>,
+}
+
+/// The contiguous front: what is hashed, and what lies written beyond it.
+struct Front {
+    verifier: Verifier,
+    /// How far each part is written.
+    written: Vec<u64>,
+}
+
+/// Downloads in parts. An upstream that answers the first range with the whole file is read in one piece.
+pub(super) fn run(
+    inner: &Inner,
+    flight: &Flight,
+    site: &Site,
+    incoming: &Incoming,
+    verifier: Verifier,
+    permit: Permit,
+) -> Result<Verifier, Stop> {
+    let artifact = &flight.artifact;
+    let size = artifact.size.expect("lanes are for files of known size");
+    let first = part_range(0, size);
+    let answer = flight::open(inner, site, artifact, &Ask { range: Some(first), ..Ask::default() })?;
+    let Status::Partial { total, .. } = answer.status else {
+        drop(permit);
+        return flight::stream(inner, flight, site, incoming, verifier, answer);
+    };
+    if let Some(got) = total.filter(|t| *t != size) {
+        return Err(FetchError::Length { filename: artifact.filename.clone(), want: size, got }.into());
+    }
+    flight.running(Some(size), incoming)?;
+    let parts = size.div_ceil(PART_BYTES);
+    let shared = Shared {
+        inner,
+        flight,
+        site,
+        incoming,
+        size,
+        next_part: AtomicU64::new(1),
+        stop: AtomicBool::new(false),
+        error: Mutex::new(None),
+        front: Mutex::new(Front {
+            verifier,
+            written: (0..parts).map(|n| n * PART_BYTES).collect(),
+        }),
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..LANES.min(parts) {
+            scope.spawn(|| shared.lane(None));
+        }
+        shared.lane(Some((0, answer)));
+    });
+    drop(permit);
+    match shared.error.into_inner().expect(LOCK) {
+        Some(stop) => Err(stop),
+        None => Ok(shared.front.into_inner().expect(LOCK).verifier),
+    }
+}
+
+fn part_range(part: u64, size: u64) -> Range {
+    let first = part * PART_BYTES;
+    Range { first, last: Some((first + PART_BYTES).min(size) - 1) }
+}
+
+impl Shared<'_> {
+    /// Takes part after part until none is left.
+    fn lane(&self, mut begun: Option<(u64, Answer)>) {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let (part, answer) = match begun.take() {
+                Some((part, answer)) => (part, Some(answer)),
+                None => (self.next_part.fetch_add(1, Ordering::Relaxed), None),
+            };
+            if part * PART_BYTES >= self.size || self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            if let Err(stop) = self.part(part, answer, &mut buffer) {
+                self.stop.store(true, Ordering::Relaxed);
+                self.error.lock().expect(LOCK).get_or_insert(stop);
+                return;
+            }
+        }
+    }
+
+    fn part(&self, part: u64, mut begun: Option<Answer>, buffer: &mut [u8]) -> Result<(), Stop> {
+        let artifact = &self.flight.artifact;
+        let Range { first, last } = part_range(part, self.size);
+        let end = last.map_or(self.size, |l| l + 1);
+        let mut at = first;
+        let mut fruitless = 0;
+        while at < end {
+            let range = Some(Range { first: at, last: Some(end - 1) });
+            let answer = match begun.take() {
+                Some(answer) => Ok(answer),
+                None => flight::open(self.inner, self.site, artifact, &Ask { range, ..Ask::default() }),
+            };
+            let before = at;
+            let failed = match answer {
+                Ok(mut answer) if matches!(answer.status, Status::Partial { .. }) => {
+                    self.copy(part, &mut answer, &mut at, end, buffer)?
+                }
+                Ok(_) => return Err(self.refused(artifact)),
+                Err(FetchError::Upstream(e)) if e.retry() => Some(FetchError::Upstream(e)),
+                Err(e) => return Err(e.into()),
+            };
+            fruitless = if at > before { 0 } else { fruitless + 1 };
+            if let Some(e) = failed {
+                if fruitless >= TRIES {
+                    return Err(e.into());
+                }
+                self.inner.counters.resumed.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(flight::RESUME_PAUSE * (fruitless + 1));
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies an answer to its end. A broken one is told, not returned as an error: the part is asked for again.
+    fn copy(
+        &self,
+        part: u64,
+        answer: &mut Answer,
+        at: &mut u64,
+        end: u64,
+        buffer: &mut [u8],
+    ) -> Result<Option<FetchError>, Stop> {
+        while *at < end && !self.stop.load(Ordering::Relaxed) {
+            let room = usize::try_from(end - *at).unwrap_or(usize::MAX).min(buffer.len());
+            match flight::read_some(&mut answer.body, &mut buffer[..room]) {
+                Ok(0) => {
+                    let e = UpstreamError::Truncated { got: *at, want: Some(end) };
+                    return Ok(Some(FetchError::Upstream(e)));
+                }
+                Ok(n) => {
+                    self.inner.counters.upstream_bytes.fetch_add(n as u64, Ordering::Relaxed);
+                    flight::write(self.flight, self.incoming, &buffer[..n], *at)?;
+                    self.wrote(part, *at, &buffer[..n])?;
+                    *at += n as u64;
+                }
+                Err(e) => return Ok(Some(FetchError::Upstream(flight::broken(&e)))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Moves the front over what is now contiguous, hashing each byte once and in order.
+    fn wrote(&self, part: u64, at: u64, bytes: &[u8]) -> Result<(), Stop> {
+        let mut front = self.front.lock().expect(LOCK);
+        let end = at + bytes.len() as u64;
+        front.written[part as usize] = end;
+        if front.verifier.at == at {
+            front.verifier.update(bytes);
+        }
+        // Catch up over parts that others finished meanwhile.
+        let mut buffer = Vec::new();
+        loop {
+            let at = front.verifier.at;
+            if at >= self.size {
+                break;
+            }
+            let until = front.written[(at / PART_BYTES) as usize];
+            if until <= at {
+                break;
+            }
+            buffer.resize(CHUNK, 0);
+            let want = usize::try_from(until - at).unwrap_or(CHUNK).min(CHUNK);
+            let n = self.incoming.read(&mut buffer[..want], at).map_err(|e| self.flight.disk(&e))?;
+            if n == 0 {
+                break;
+            }
+            front.verifier.update(&buffer[..n]);
+        }
+        self.flight.advance(front.verifier.at);
+        Ok(())
+    }
+
+    fn refused(&self, artifact: &Artifact) -> Stop {
+        let origin = artifact.upstream.clone();
+        FetchError::Upstream(UpstreamError::BadRange { origin, why: "it stopped honouring ranges" }).into()
+    }
+}

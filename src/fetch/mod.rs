@@ -1,0 +1,366 @@
+//! Bytes: one flight a digest, every reader from its first byte, nothing whole before it is verified.
+//!
+//! Knows no names and no ecosystem: an [`Artifact`] says where bytes are and what must be true of them.
+
+mod body;
+mod flight;
+mod lanes;
+mod pass;
+mod pool;
+mod verify;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::base::{Artifact, Digest, Sha256};
+use crate::rt::{Gate, Tasks, UnixMillis};
+use crate::store::{Facts, Store, StoreError, Stored};
+use crate::unixfs::LayoutBuilder;
+use crate::upstream::{Client, Site, UpstreamError};
+
+pub use body::Body;
+use flight::{Flight, Start};
+
+/// Bytes handed on at a time, and read from disk at a time: two fit a second-level cache, and 64 transfers at once
+/// hold at most 16 MiB of them.
+const CHUNK: usize = 128 << 10;
+
+/// Fetches artifacts; clones share the flights.
+#[derive(Clone)]
+pub struct Fetch {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    client: Client,
+    sites: HashMap<String, Site>,
+    disk: Gate,
+    net: Gate,
+    tasks: Tasks,
+    offline: bool,
+    flights: Mutex<HashMap<Key, Arc<Flight>>>,
+    counters: Counters,
+}
+
+/// What makes two requests one flight: the digest, or the address where no digest is known. Never the address
+/// alone where a digest is: two indexes may promise different bytes under one address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    Digest(Digest),
+    Address(String, String),
+}
+
+/// What fetching has done since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Flights started.
+    pub flights: AtomicU64,
+    /// Requests that joined a flight of another.
+    pub joined: AtomicU64,
+    /// Requests answered without storing, for want of room.
+    pub passed: AtomicU64,
+    /// Bytes taken from upstreams.
+    pub upstream_bytes: AtomicU64,
+    /// Flights whose bytes were not what their digest says.
+    pub mismatches: AtomicU64,
+    /// Downloads taken up again where they broke off.
+    pub resumed: AtomicU64,
+    /// Artifacts that could not be committed.
+    pub store_failures: AtomicU64,
+}
+
+/// An artifact that can be read now.
+pub struct Content {
+    source: Source,
+    /// Bytes, if known yet.
+    pub size: Option<u64>,
+    /// Where it comes from.
+    pub via: Via,
+    /// When it was stored, if it is.
+    pub stored_at: Option<UnixMillis>,
+    /// The digest that it has or will have, if known yet.
+    pub digest: Option<Digest>,
+}
+
+/// Where content comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// The store.
+    Store,
+    /// The upstream, through a flight that stores it.
+    Upstream,
+    /// The upstream, without being stored.
+    Passed,
+}
+
+enum Source {
+    Stored(Arc<Stored>),
+    Flight(Arc<Flight>, Arc<Inner>),
+    Pass(Artifact, Arc<Inner>),
+}
+
+
+
+impl Fetch {
+    /// A fetcher over `store`, asking `sites` (by name) through `client`.
+    ///
+    /// `disk` and `net` bound blocking reads and downloads; flights run in `tasks`.
+    #[expect(clippy::too_many_arguments, reason = "the handles it needs, each once")]
+    pub fn new(
+        store: Store,
+        client: Client,
+        sites: impl IntoIterator<Item = Site>,
+        disk: Gate,
+        net: Gate,
+        tasks: Tasks,
+        offline: bool,
+    ) -> Self {
+        let sites = sites.into_iter().map(|s| (s.name.clone(), s)).collect();
+        let inner = Inner {
+            store,
+            client,
+            sites,
+            disk,
+            net,
+            tasks,
+            offline,
+            flights: Mutex::default(),
+            counters: Counters::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// A stored artifact whose file is open already. Touches no disk.
+    pub fn peek(&self, digest: &Digest) -> Option<Content> {
+        self.inner.store.peek(&digest.sha256()?).map(stored)
+    }
+
+    /// A stored artifact, or the flight that is bringing it. Asks nobody.
+    pub async fn load(&self, digest: &Digest) -> Result<Option<Content>, FetchError> {
+        if let Some(content) = self.peek(digest) {
+            return Ok(Some(content));
+        }
+        let (store, digest) = (self.inner.store.clone(), *digest);
+        let found = self.inner.disk.run(move || store.load(&digest)).await.map_err(Arc::new)?;
+        Ok(found.map(stored))
+    }
+
+    /// An artifact: from the store, from a flight under way, or by starting one.
+    ///
+    /// Returns once the first bytes are certain to come (the upstream has answered), so that its refusal is an
+    /// error here and not a broken body. Cancel-safe: the flight goes on without the caller.
+    pub async fn open(&self, artifact: Artifact) -> Result<Content, FetchError> {
+        if let Some(digest) = &artifact.digest
+            && let Some(content) = self.load(digest).await?
+        {
+            return Ok(content);
+        }
+        if self.inner.offline {
+            return Err(FetchError::Offline(artifact.filename));
+        }
+        let flight = self.join(&artifact);
+        match flight.start().await? {
+            Start::Running { size } => Ok(Content {
+                size,
+                via: Via::Upstream,
+                stored_at: None,
+                digest: artifact.digest,
+                source: Source::Flight(flight, self.inner.clone()),
+            }),
+            Start::NoRoom => {
+                self.inner.counters.passed.fetch_add(1, Ordering::Relaxed);
+                Ok(Content {
+                    size: artifact.size,
+                    via: Via::Passed,
+                    stored_at: None,
+                    digest: artifact.digest,
+                    source: Source::Pass(artifact, self.inner.clone()),
+                })
+            }
+        }
+    }
+
+    /// Fetches and stores an artifact without a reader. Gives it once it is committed.
+    pub async fn complete(&self, artifact: Artifact) -> Result<Arc<Stored>, FetchError> {
+        match self.open(artifact).await?.source {
+            Source::Stored(stored) => Ok(stored),
+            Source::Flight(flight, _) => flight.committed().await,
+            Source::Pass(artifact, _) => Err(FetchError::NoRoom(artifact.filename)),
+        }
+    }
+
+    /// Stores bytes that dpm made itself from a verified artifact (a wheel's metadata), pinned to `name`.
+    pub async fn keep(&self, bytes: Vec<u8>, artifact: &Artifact, name: String) -> Result<Digest, FetchError> {
+        let sha256 = Sha256::of(&bytes);
+        let mut layout = LayoutBuilder::default();
+        layout.update(&bytes);
+        let facts = Facts {
+            sha256,
+            digests: Vec::new(),
+            layout: layout.finish(),
+            access: artifact.access,
+            upstream: artifact.upstream.clone(),
+            url: plain(&artifact.url),
+            filename: artifact.filename.clone(),
+            pin_name: Some(name),
+        };
+        let store = self.inner.store.clone();
+        let commit = move || -> Result<(), StoreError> {
+            let incoming = store.begin(Some(bytes.len() as u64))?;
+            incoming
+                .write(&bytes, 0)
+                .map_err(|e| StoreError::Io("write to", store.dir().to_owned(), e))?;
+            store.commit(incoming, facts).map(drop)
+        };
+        self.inner.disk.run(commit).await.map_err(Arc::new)?;
+        Ok(sha256.digest())
+    }
+
+    /// What has been done since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.inner.counters
+    }
+
+    /// Flights under way.
+    pub fn in_flight(&self) -> usize {
+        self.inner.flights.lock().expect(LOCK).len()
+    }
+
+    fn join(&self, artifact: &Artifact) -> Arc<Flight> {
+        let key = match artifact.digest {
+            Some(digest) => Key::Digest(digest),
+            None => Key::Address(artifact.upstream.clone(), artifact.url.to_string()),
+        };
+        let mut flights = self.inner.flights.lock().expect(LOCK);
+        if let Some(flight) = flights.get(&key) {
+            self.inner.counters.joined.fetch_add(1, Ordering::Relaxed);
+            return flight.clone();
+        }
+        self.inner.counters.flights.fetch_add(1, Ordering::Relaxed);
+        let flight = Arc::new(Flight::new(artifact.clone()));
+        flights.insert(key.clone(), flight.clone());
+        let (inner, running) = (self.inner.clone(), flight.clone());
+        self.inner.tasks.spawn(async move {
+            let landing = Landing { inner: inner.clone(), key, flight: running.clone() };
+            let net = inner.net.clone();
+            net.run(move || flight::run(&inner, &running)).await;
+            drop(landing);
+        });
+        flight
+    }
+}
+
+/// Takes a flight off the board when it ends, however it ends.
+struct Landing {
+    inner: Arc<Inner>,
+    key: Key,
+    flight: Arc<Flight>,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.inner.flights.lock().expect(LOCK).remove(&self.key);
+        self.flight.abandon();
+    }
+}
+
+impl Content {
+    /// The bytes from `first`, `length` of them or all that there are.
+    pub fn body(self, first: u64, length: Option<u64>) -> Body {
+        let end = length.map(|n| first + n).or(self.size);
+        match self.source {
+            Source::Stored(s) => Body::stored(s, first, end),
+            Source::Flight(f, inner) => Body::flight(f, inner, first, end),
+            Source::Pass(artifact, inner) => Body::pass(artifact, inner, first, end),
+        }
+    }
+
+    /// The stored artifact, when that is what it is.
+    pub fn stored(&self) -> Option<&Arc<Stored>> {
+        match &self.source {
+            Source::Stored(stored) => Some(stored),
+            _ => None,
+        }
+    }
+}
+
+fn stored(stored: Arc<Stored>) -> Content {
+    Content {
+        size: Some(stored.size),
+        via: Via::Store,
+        stored_at: Some(stored.stored_at),
+        digest: Some(stored.sha256.digest()),
+        source: Source::Stored(stored),
+    }
+}
+
+/// A URL as it may be kept and shown: without userinfo, query and fragment.
+fn plain(url: &url::Url) -> String {
+    let mut url = url.clone();
+    // Fails for addresses that cannot have them, which is as good.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    url.to_string()
+}
+
+
+const LOCK: &str = "no panic happens under this lock";
+
+/// Why an artifact cannot be had.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The upstream failed or refused.
+    #[error("{0}")]
+    Upstream(#[source] UpstreamError),
+    /// The upstream says that there is no such file.
+    #[error("the upstream has no {0}")]
+    Missing(String),
+    /// The bytes are not what the digest says. Nothing was stored.
+    #[error("{filename}: the upstream sent bytes with digest {got}, its index promises {want}")]
+    Mismatch {
+        /// The file.
+        filename: String,
+        /// What the index states.
+        want: Digest,
+        /// What came.
+        got: Digest,
+    },
+    /// The length is not what the index says, or changed on the way.
+    #[error("{filename}: the upstream sends {got} bytes, {want} were promised")]
+    Length {
+        /// The file.
+        filename: String,
+        /// Bytes promised.
+        want: u64,
+        /// Bytes that came or were announced.
+        got: u64,
+    },
+    /// The file changed at the upstream while it was being downloaded.
+    #[error("{0} changed at the upstream while it was being downloaded; ask again")]
+    Changed(String),
+    /// Larger than any artifact may be.
+    #[error("{0} is larger than any artifact that dpm takes")]
+    TooLarge(String),
+    /// Not stored, and nobody may be asked.
+    #[error("{0} is not stored here and dpm runs with --offline")]
+    Offline(String),
+    /// The disk is too full to do what needs the file stored.
+    #[error("{0} cannot be stored: the disk is too full")]
+    NoRoom(String),
+    /// The store failed.
+    #[error("{0}")]
+    Store(#[from] Arc<StoreError>),
+    /// Reading back what was written failed.
+    #[error("the disk failed while {0} was read: {1}")]
+    Disk(String, String),
+    /// No upstream of that name is configured any more.
+    #[error("no upstream named {0} is configured")]
+    NoSite(String),
+    /// dpm is shutting down, or the flight ended without a word.
+    #[error("the download of {0} was given up")]
+    GivenUp(String),
+}

@@ -1,0 +1,245 @@
+//! What is asked, and of whom.
+
+use std::fmt;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use url::Url;
+
+use super::UpstreamError;
+use super::error::origin_text;
+use super::resolver::Reach;
+use super::settings::URL_BYTES;
+use crate::base::Secret;
+
+/// One configured upstream: where it is, where else its files may be, and who we are to it.
+#[derive(Clone)]
+pub struct Site {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it is. Its origin is the only one that gets the credentials.
+    pub url: Url,
+    /// Further origins that the configuration allows, at any address: file hosts, CDNs.
+    pub also: Vec<Url>,
+    /// Sent to the origin of `url` only.
+    pub credentials: Option<Credentials>,
+}
+
+/// A name and a password or token, sent as HTTP Basic (RFC 7617).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Without a colon.
+    pub username: String,
+    /// A password or token.
+    pub password: Secret,
+}
+
+/// What is asked of an upstream. The default is a plain `GET` of the bytes as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ask {
+    /// With or without a body.
+    pub method: Method,
+    /// `Accept`; anything when absent.
+    pub accept: Option<String>,
+    /// An index page: may come compressed, and is decoded here. Otherwise the bytes are asked for as they are.
+    pub page: bool,
+    /// Only these bytes. A range is never compressed, whatever `page` says.
+    pub range: Option<Range>,
+    /// `If-Range`: a strong ETag or a date, to get everything when the file changed. Needs `range`.
+    pub if_range: Option<String>,
+    /// `If-None-Match`: an ETag as it came.
+    pub etag: Option<String>,
+    /// `If-Modified-Since`: a `Last-Modified` as it came.
+    pub last_modified: Option<String>,
+}
+
+/// The request method.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// Head and body.
+    #[default]
+    Get,
+    /// Head only.
+    Head,
+}
+
+/// Bytes `first` to `last`, both included, counted from 0; to the end without `last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// First byte.
+    pub first: u64,
+    /// Last byte, included.
+    pub last: Option<u64>,
+}
+
+impl Site {
+    /// Whether the configuration names this address's origin.
+    pub(super) fn names(&self, url: &Url) -> bool {
+        let origin = url.origin();
+        self.url.origin() == origin || self.also.iter().any(|u| u.origin() == origin)
+    }
+
+    /// What the address may lead to.
+    pub(super) fn reach(&self, url: &Url) -> Reach {
+        if self.names(url) { Reach::Anywhere } else { Reach::Internet }
+    }
+
+    /// The `Authorization` for a request to `url`: none outside the site's own origin (CVE-2026-33540).
+    pub(super) fn authorization(&self, url: &Url) -> Result<Option<HeaderValue>, UpstreamError> {
+        let Some(Credentials { username, password }) = &self.credentials else { return Ok(None) };
+        if self.url.origin() != url.origin() {
+            return Ok(None);
+        }
+        let basic = format!("Basic {}", base64(format!("{username}:{}", password.reveal()).as_bytes()));
+        let mut value =
+            HeaderValue::try_from(basic).map_err(|_| UpstreamError::BadAsk { why: "credentials" })?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Site")
+            .field("name", &self.name)
+            .field("origin", &origin_text(&self.url))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Ask {
+    /// The request's headers, but for `Authorization`.
+    pub(super) fn headers(&self) -> Result<HeaderMap, UpstreamError> {
+        let mut headers = HeaderMap::new();
+        let mut put = |name: HeaderName, value: &str, why| {
+            let value = HeaderValue::from_str(value).map_err(|_| UpstreamError::BadAsk { why })?;
+            headers.insert(name, value);
+            Ok(())
+        };
+        put(header::ACCEPT, self.accept.as_deref().unwrap_or("*/*"), "accept")?;
+        let encoding = if self.page && self.range.is_none() { "gzip" } else { "identity" };
+        put(header::ACCEPT_ENCODING, encoding, "accept-encoding")?;
+        if let Some(etag) = &self.etag {
+            put(header::IF_NONE_MATCH, etag, "etag")?;
+        }
+        if let Some(date) = &self.last_modified {
+            put(header::IF_MODIFIED_SINCE, date, "last-modified")?;
+        }
+        match (self.range, &self.if_range) {
+            (None, None) => {}
+            (None, Some(_)) => return Err(UpstreamError::BadAsk { why: "if-range without a range" }),
+            (Some(Range { first, last }), if_range) => {
+                if last.is_some_and(|last| last < first) {
+                    return Err(UpstreamError::BadAsk { why: "an empty range" });
+                }
+                let last = last.map(|l| l.to_string()).unwrap_or_default();
+                put(header::RANGE, &format!("bytes={first}-{last}"), "range")?;
+                if let Some(if_range) = if_range {
+                    put(header::IF_RANGE, if_range, "if-range")?;
+                }
+            }
+        }
+        Ok(headers)
+    }
+
+    /// Whether a 304 answers it.
+    pub(super) fn is_conditional(&self) -> bool {
+        self.etag.is_some() || self.last_modified.is_some()
+    }
+}
+
+/// Refuses addresses that are never asked, whoever named them.
+pub(super) fn check_url(url: &Url) -> Result<(), UpstreamError> {
+    let why = if !matches!(url.scheme(), "http" | "https") {
+        "only http and https"
+    } else if url.host_str().is_none_or(str::is_empty) {
+        "no host"
+    } else if !url.username().is_empty() || url.password().is_some() {
+        "userinfo"
+    } else if url.as_str().len() > URL_BYTES {
+        "too long"
+    } else {
+        return Ok(());
+    };
+    Err(UpstreamError::BadUrl { why })
+}
+
+/// RFC 4648 §4, with padding.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let byte = |i: usize| u32::from(three.get(i).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for i in 0..4 {
+            let digit = ALPHABET[(bits >> (18 - 6 * i) & 63) as usize] as char;
+            text.push(if i <= three.len() { digit } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_known_answers() {
+        // RFC 4648 §10.
+        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")];
+        for (plain, want) in cases {
+            assert_eq!(base64(plain.as_bytes()), want);
+        }
+        assert_eq!(base64(&[0xfb, 0xff, 0xfe]), "+//+");
+    }
+
+    #[test]
+    fn addresses() {
+        let long = format!("https://example.org/{}", "a".repeat(URL_BYTES));
+        let cases = [
+            ("https://example.org/a?b", None),
+            ("ftp://example.org/", Some("only http and https")),
+            ("file:///etc/passwd", Some("only http and https")),
+            ("https://u@example.org/", Some("userinfo")),
+            ("https://:p@example.org/", Some("userinfo")),
+            (long.as_str(), Some("too long")),
+        ];
+        for (url, want) in cases {
+            let got = check_url(&url.parse().unwrap()).err();
+            assert_eq!(got, want.map(|why| UpstreamError::BadUrl { why }), "{url}");
+        }
+    }
+
+    #[test]
+    fn authorization_stays_at_home() {
+        let site = Site {
+            name: "x".into(),
+            url: "https://example.org/simple/".parse().unwrap(),
+            also: vec!["https://files.example.org/".parse().unwrap()],
+            credentials: Some(Credentials { username: "u".into(), password: Secret::new("sesame") }),
+        };
+        let cases = [
+            ("https://example.org/elsewhere", true),
+            ("https://example.org:443/", true),
+            ("https://example.org:444/", false),
+            ("http://example.org/", false),
+            ("https://files.example.org/", false),
+            ("https://example.org.example.net/", false),
+        ];
+        for (url, want) in cases {
+            assert_eq!(site.authorization(&url.parse().unwrap()).unwrap().is_some(), want, "{url}");
+        }
+        assert!(!format!("{site:?}{:?}", site.credentials).contains("sesame"));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let range = Some(Range { first: 5, last: Some(4) });
+        assert!(Ask { range, ..Ask::default() }.headers().is_err());
+        assert!(Ask { if_range: Some("\"a\"".into()), ..Ask::default() }.headers().is_err());
+        assert!(Ask { accept: Some("a\r\nb: c".into()), ..Ask::default() }.headers().is_err());
+        let range = Some(Range { first: 5, last: None });
+        let headers = Ask { range, page: true, ..Ask::default() }.headers().unwrap();
+        assert_eq!(headers[header::RANGE], "bytes=5-");
+        assert_eq!(headers[header::ACCEPT_ENCODING], "identity");
+    }
+}

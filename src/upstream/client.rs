@@ -1,0 +1,340 @@
+//! Asks one question: follows redirects, repeats what may be repeated, and says what the answer means.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::io::Read;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{Request, Response, StatusCode, header};
+use ureq::Agent;
+use ureq::tls::RootCerts;
+use url::Url;
+
+use super::answer::{Coding, coding, length, partial, retry_after};
+use super::ask::check_url;
+use super::body::Wire;
+use super::error::origin_text;
+use super::origins::Origins;
+use super::resolver::{Names, Reach, allowed};
+use super::{Answer, Ask, Body, Head, Method, Options, OriginState, Site, Status, UpstreamError, settings};
+
+/// Asks upstreams. Cloning it is cheap, and clones share connections and counters.
+///
+/// Everything here blocks: call it on threads that may, at most
+/// [`limits::DOWNLOADS`](crate::base::limits::DOWNLOADS) at once.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    options: Options,
+    names: Arc<Names>,
+    origins: Arc<Origins>,
+    agents: Mutex<Agents>,
+    stopped: Mutex<bool>,
+    stopping: Condvar,
+}
+
+/// ureq's agents, made when first needed: reading the CA store would hold up the start.
+///
+/// Each [`Reach`] has its own, and with it its own connections: one that was opened to a private address for an
+/// upstream that may have it can never serve a request that may not.
+#[derive(Default)]
+struct Agents {
+    made: HashMap<(Reach, bool), Agent>,
+    roots: Option<RootCerts>,
+}
+
+type Reply = Response<ureq::Body>;
+
+/// A reply with what is needed to read it.
+struct Reached {
+    reply: Reply,
+    origin: String,
+    counter: Arc<AtomicU64>,
+}
+
+impl Client {
+    /// A client that has not opened anything yet; takes no time.
+    ///
+    /// Fails when the proxy's address is none.
+    pub fn new(options: Options) -> Result<Self, UpstreamError> {
+        let inner = Inner {
+            names: Arc::default(),
+            origins: Arc::new(Origins::new(options.avoid_time)),
+            agents: Mutex::default(),
+            stopped: Mutex::new(false),
+            stopping: Condvar::new(),
+            options,
+        };
+        let client = Self(Arc::new(inner));
+        // Says now whether the proxy is any good, without the CA store.
+        client.agent(Reach::Anywhere, false)?;
+        Ok(client)
+    }
+
+    /// Asks `url` on behalf of `site`, and returns when the answer's head is there.
+    ///
+    /// The first `url` may be anywhere, as index pages name file hosts; an origin that the site's configuration
+    /// does not name is reached at global addresses only. Redirects (at most 5) may lead to the site's own
+    /// origin, to the `also` ones and to the host of `url`. What may pass by itself (no connection, 429, 500,
+    /// 502, 503, 504) is tried two more times.
+    pub fn open(&self, site: &Site, url: &Url, ask: &Ask) -> Result<Answer, UpstreamError> {
+        check_url(url)?;
+        let mut at = url.clone();
+        at.set_fragment(None);
+        for _ in 0..=MOST_REDIRECTS {
+            let reached = self.ask_patiently(site, &at, ask)?;
+            if !is_redirect(reached.reply.status()) {
+                return self.finish(reached, at, ask);
+            }
+            let next = redirect_target(&reached, &at)?;
+            may_follow(site, url, &at, &next)?;
+            drain(reached);
+            at = next;
+        }
+        Err(UpstreamError::RedirectLoop { origin: origin_text(&at) })
+    }
+
+    /// What is known of each origin that was asked lately (at most 256), by name.
+    pub fn origins(&self) -> Vec<OriginState> {
+        self.0.origins.snapshot(Instant::now())
+    }
+
+    /// Stops: interrupts every request and body under way, on whatever thread, and refuses further ones.
+    pub fn close(&self) {
+        *lock(&self.0.stopped) = true;
+        self.0.stopping.notify_all();
+        let made: Vec<_> = lock(&self.0.agents).made.values().cloned().collect();
+        for agent in made {
+            agent.shutdown();
+        }
+    }
+
+    /// One hop, tried up to three times.
+    fn ask_patiently(&self, site: &Site, url: &Url, ask: &Ask) -> Result<Reached, UpstreamError> {
+        let origin = origin_text(url);
+        let mut pauses = self.0.options.pauses.iter();
+        loop {
+            let ticket = self.0.origins.admit(&origin, Instant::now())?;
+            let pause = match self.exchange(site, url, ask, &origin) {
+                Ok(reply) => {
+                    let counter = ticket.answered();
+                    let reached = Reached { reply, origin: origin.clone(), counter };
+                    let Some(error) = passing(&reached) else { return Ok(reached) };
+                    drain(reached);
+                    self.0.origins.note(&origin, &error);
+                    let asked = error.retry_after();
+                    if let Some(rest) = asked.filter(|d| *d > MOST_PATIENCE) {
+                        self.0.origins.rest(&origin, rest, Instant::now());
+                        return Err(error);
+                    }
+                    pauses.next().map(|pause| asked.unwrap_or(jittered(*pause))).ok_or(error)?
+                }
+                Err(error) => {
+                    if *lock(&self.0.stopped) {
+                        return Err(UpstreamError::Closed);
+                    }
+                    match error.is_silence() {
+                        true => ticket.failed(&error, Instant::now()),
+                        false => self.0.origins.note(&origin, &error),
+                    }
+                    // A time limit that passed was long enough for everybody.
+                    let again = matches!(error, UpstreamError::Unreachable { .. });
+                    pauses.next().filter(|_| again).map(|pause| jittered(*pause)).ok_or(error)?
+                }
+            };
+            self.pause(pause)?;
+        }
+    }
+
+    /// One request and the head of its answer.
+    fn exchange(&self, site: &Site, url: &Url, ask: &Ask, origin: &str) -> Result<Reply, UpstreamError> {
+        let mut request = Request::builder()
+            .method(match ask.method {
+                Method::Get => http::Method::GET,
+                Method::Head => http::Method::HEAD,
+            })
+            .uri(url.as_str())
+            .body(())
+            .map_err(|_| UpstreamError::BadUrl { why: "not an HTTP address" })?;
+        *request.headers_mut() = ask.headers()?;
+        if let Some(authorization) = site.authorization(url)? {
+            request.headers_mut().insert(header::AUTHORIZATION, authorization);
+        }
+        let reach = site.reach(url);
+        if self.0.options.proxy.is_some() && reach == Reach::Internet {
+            self.judge_for_proxy(url, origin)?;
+        }
+        let agent = self.agent(reach, url.scheme() == "https")?;
+        log::debug!("asking {origin} for {}", site.name);
+        agent.run(request).map_err(|e| UpstreamError::before_head(e, origin))
+    }
+
+    /// Behind a proxy it is the proxy that resolves; what our own resolver knows of is judged all the same,
+    /// as names of the local network are.
+    fn judge_for_proxy(&self, url: &Url, origin: &str) -> Result<(), UpstreamError> {
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port_or_known_default().unwrap_or(80);
+        match self.0.names.lookup(host, port, self.0.options.resolve_time) {
+            Ok(found) if !found.is_empty() && allowed(&found, Reach::Internet).count() < found.len() => {
+                Err(UpstreamError::AddressRefused { origin: origin.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The agent for this reach and scheme.
+    fn agent(&self, reach: Reach, https: bool) -> Result<Agent, UpstreamError> {
+        let inner = &self.0;
+        let mut agents = lock(&inner.agents);
+        // Under the lock, so that none is made behind `close`.
+        if *lock(&inner.stopped) {
+            return Err(UpstreamError::Closed);
+        }
+        if let Some(agent) = agents.made.get(&(reach, https)) {
+            return Ok(agent.clone());
+        }
+        let proxy_https = inner.options.proxy.as_ref().is_some_and(|p| p.scheme() == "https");
+        if (https || proxy_https) && agents.roots.is_none() {
+            agents.roots = Some(settings::load_roots()?);
+        }
+        let roots = agents.roots.clone();
+        let agent = settings::agent(&inner.options, reach, inner.names.clone(), roots)?;
+        agents.made.insert((reach, https), agent.clone());
+        Ok(agent)
+    }
+
+    /// What an answer means.
+    fn finish(&self, reached: Reached, url: Url, ask: &Ask) -> Result<Answer, UpstreamError> {
+        let headers = reached.reply.headers();
+        let origin = || reached.origin.clone();
+        let mut head = Head::of(headers);
+        let status = match reached.reply.status().as_u16() {
+            200 => Status::Ok,
+            206 => partial(headers, ask.range)
+                .map_err(|why| UpstreamError::BadRange { origin: origin(), why })?,
+            304 if ask.is_conditional() => Status::NotModified,
+            404 | 410 => Status::Missing,
+            416 => return Err(UpstreamError::BadRange { origin: origin(), why: "416" }),
+            status @ (401 | 403) => return Err(UpstreamError::Denied { origin: origin(), status }),
+            code => return Err(UpstreamError::Status { origin: origin(), code }),
+        };
+        if matches!(status, Status::NotModified | Status::Missing) {
+            head.length = None;
+            drain(reached);
+            return Ok(Answer { status, head, url, body: Body::empty() });
+        }
+        let coding = coding(headers);
+        if coding != Coding::Identity && matches!(status, Status::Partial { .. }) {
+            return Err(UpstreamError::BadRange { origin: origin(), why: "a range of something encoded" });
+        }
+        let want = match status {
+            Status::Partial { first, last, .. } => Some(last - first + 1),
+            _ => length(headers),
+        };
+        head.length = want;
+        head.compressed = coding == Coding::Gzip;
+        if head.compressed {
+            head.length = None;
+        }
+        if let Coding::Other(name) = coding {
+            return Err(UpstreamError::Encoding { origin: origin(), name });
+        }
+        let body = match ask.method {
+            Method::Head => Body::empty(),
+            Method::Get => {
+                let wire = Wire::new(reached.reply.into_body(), &reached.origin, want, reached.counter);
+                let origins = self.0.origins.clone();
+                if head.compressed { Body::gzip(wire, origins) } else { Body::plain(wire, origins) }
+            }
+        };
+        Ok(Answer { status, head, url, body })
+    }
+
+    /// Waits, unless the client is closed.
+    fn pause(&self, time: Duration) -> Result<(), UpstreamError> {
+        let stopped = lock(&self.0.stopped);
+        let (stopped, _) = self
+            .0
+            .stopping
+            .wait_timeout_while(stopped, time, |stopped| !*stopped)
+            .unwrap_or_else(PoisonError::into_inner);
+        if *stopped { Err(UpstreamError::Closed) } else { Ok(()) }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("options", &self.0.options).finish_non_exhaustive()
+    }
+}
+
+/// The error of an answer that may be another one in a moment.
+fn passing(reached: &Reached) -> Option<UpstreamError> {
+    let origin = reached.origin.clone();
+    match reached.reply.status().as_u16() {
+        429 | 503 => {
+            let retry_after = retry_after(reached.reply.headers(), SystemTime::now());
+            Some(UpstreamError::Busy { origin, retry_after })
+        }
+        code @ (500 | 502 | 504) => Some(UpstreamError::Status { origin, code }),
+        _ => None,
+    }
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+fn redirect_target(reached: &Reached, from: &Url) -> Result<Url, UpstreamError> {
+    let location = reached.reply.headers().get(header::LOCATION).and_then(|v| v.to_str().ok());
+    let target = location.and_then(|location| from.join(location).ok());
+    let mut target = target.ok_or_else(|| UpstreamError::Protocol {
+        origin: reached.origin.clone(),
+        why: "a redirect to nowhere".into(),
+    })?;
+    target.set_fragment(None);
+    Ok(target)
+}
+
+/// Whether a redirect stays where the configuration, or the address that was asked, leads.
+fn may_follow(site: &Site, first: &Url, from: &Url, to: &Url) -> Result<(), UpstreamError> {
+    let downgrade = from.scheme() == "https" && to.scheme() != "https";
+    let known = site.names(to) || to.host() == first.host();
+    if downgrade || !known || check_url(to).is_err() {
+        return Err(UpstreamError::RedirectRefused { to: origin_text(to) });
+    }
+    Ok(())
+}
+
+/// Reads a short body that nobody wants, so that the connection can be used again.
+fn drain(reached: Reached) {
+    if length(reached.reply.headers()).is_some_and(|n| n <= DRAIN_BYTES) {
+        let mut reader = reached.reply.into_body().into_reader();
+        // A failure only means that the connection is not used again.
+        drop(std::io::copy(&mut reader.by_ref().take(DRAIN_BYTES + 1), &mut std::io::sink()));
+    }
+}
+
+/// A pause shortened at random by up to a half, so that many nodes do not come back in step.
+fn jittered(pause: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish() as u32;
+    pause / 2 + (pause / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing behind these locks can be half-done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Redirects followed for one question: an index host, a mirror, a CDN and its signed address are three.
+const MOST_REDIRECTS: usize = 5;
+
+/// The longest `Retry-After` that is waited for while a client waits for us.
+const MOST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bodies of redirects and errors are a few hundred bytes; a new connection costs more than reading this much.
+const DRAIN_BYTES: u64 = 16 << 10;
