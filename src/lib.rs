@@ -8,3 +8,5 @@ pub mod unixfs;
 pub mod store;
 pub mod fetch;
 pub mod upstream;
+pub mod eco;
+pub mod resolve;

@@ -375,10 +375,10 @@ fn commit(
     incoming: Incoming,
     verified: Verified,
 ) -> Result<Option<Arc<Stored>>, FetchError> {
-    let pin_name = artifact.digest.is_none().then(|| artifact_pin(artifact));
+    let pin_name = super::strong(artifact).is_none().then(|| artifact_pin(artifact));
     let facts = Facts {
         sha256: verified.sha256,
-        digests: verified.theirs.into_iter().collect(),
+        digests: verified.theirs.into_iter().filter(|d| d.is_strong()).collect(),
         layout: verified.layout,
         access: artifact.access,
         upstream: artifact.upstream.clone(),

@@ -42,7 +42,7 @@ impl Drop for Permit {
 /// Whether this artifact is to come in parts.
 pub(super) fn wanted(inner: &Inner, artifact: &Artifact) -> Option<Permit> {
     let large = artifact.size.is_some_and(|s| s >= FROM_BYTES);
-    if !large || artifact.digest.is_none() || inner.offline {
+    if !large || super::strong(artifact).is_none() || inner.offline {
         return None;
     }
     RUNNING.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < LANED).then_some(n + 1)).ok()?;

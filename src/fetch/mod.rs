@@ -151,9 +151,14 @@ impl Fetch {
     ///
     /// Returns once the first bytes are certain to come (the upstream has answered), so that its refusal is an
     /// error here and not a broken body. Cancel-safe: the flight goes on without the caller.
-    pub async fn open(&self, artifact: Artifact) -> Result<Content, FetchError> {
-        if let Some(digest) = &artifact.digest
-            && let Some(content) = self.load(digest).await?
+    pub async fn open(&self, mut artifact: Artifact) -> Result<Content, FetchError> {
+        if strong(&artifact).is_none()
+            && let Some(pinned) = self.pinned(flight::artifact_pin(&artifact)).await?
+        {
+            artifact.digest = Some(pinned);
+        }
+        if let Some(digest) = strong(&artifact)
+            && let Some(content) = self.load(&digest).await?
         {
             return Ok(content);
         }
@@ -180,6 +185,13 @@ impl Fetch {
                 })
             }
         }
+    }
+
+    /// The digest that was pinned to a name on first use.
+    pub async fn pinned(&self, name: String) -> Result<Option<Digest>, FetchError> {
+        let store = self.inner.store.clone();
+        let found = self.inner.disk.run(move || store.name(&name)).await.map_err(Arc::new)?;
+        Ok(found.and_then(|v| std::str::from_utf8(&v).ok()?.parse().ok()))
     }
 
     /// Fetches and stores an artifact without a reader. Gives it once it is committed.
@@ -229,7 +241,7 @@ impl Fetch {
     }
 
     fn join(&self, artifact: &Artifact) -> Arc<Flight> {
-        let key = match artifact.digest {
+        let key = match strong(artifact) {
             Some(digest) => Key::Digest(digest),
             None => Key::Address(artifact.upstream.clone(), artifact.url.to_string()),
         };
@@ -284,6 +296,11 @@ impl Content {
             _ => None,
         }
     }
+}
+
+/// The digest that may name an artifact across upstreams. A weak one is checked, and vouches for nothing more.
+fn strong(artifact: &Artifact) -> Option<Digest> {
+    artifact.digest.filter(Digest::is_strong)
 }
 
 fn stored(stored: Arc<Stored>) -> Content {

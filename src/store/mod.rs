@@ -107,7 +107,6 @@ impl Store {
         let db = Database::builder(dir.join("index"))
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
-            .max_write_buffer_size(Some(8 * MEMTABLE_BYTES))
             .max_cached_files(Some(64))
             .worker_threads(1)
             .open()?;

@@ -37,6 +37,9 @@ pub struct PageHead {
     /// Whether the upstream that answered is a private one: the name is its own from then on.
     #[n(7)]
     pub private: bool,
+    /// The page's own address at the upstream: a page from elsewhere is not this one's predecessor.
+    #[n(8)]
+    pub url: String,
 }
 
 /// A page with its body.
@@ -103,18 +106,14 @@ impl Store {
         Ok(self.inner.heads.insert(key, records::encode(head))?)
     }
 
-    /// Forgets every page whose key starts with `prefix`; gives how many there were.
-    pub fn forget_pages(&self, prefix: &str) -> Result<usize, StoreError> {
+    /// Forgets a page. `false` when there was none.
+    pub fn forget_page(&self, key: &str) -> Result<bool, StoreError> {
         let mut batch = self.inner.db.batch();
-        let mut count = 0;
-        for guard in self.inner.heads.prefix(prefix) {
-            let key = guard.key()?;
-            batch.remove(&self.inner.heads, key.clone());
-            batch.remove(&self.inner.bodies, key);
-            count += 1;
-        }
+        batch.remove(&self.inner.heads, key);
+        batch.remove(&self.inner.bodies, key);
+        let was = self.inner.heads.contains_key(key)?;
         batch.commit()?;
-        Ok(count)
+        Ok(was)
     }
 
     /// Forgets pages that no upstream has confirmed since `before` (milliseconds since the epoch).

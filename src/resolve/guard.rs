@@ -1,0 +1,69 @@
+//! The name guard: which indexes may be asked for a name at all.
+//!
+//! A name that a private index owns is never asked of another one: somebody could register it there
+//! ("dependency confusion"), and the question alone tells it to strangers.
+
+use crate::eco::pypi::{NamePattern, ProjectName};
+use crate::store::PageHead;
+use crate::upstream::Site;
+
+use super::{Inner, PageKey};
+
+/// A configured index of an ecosystem.
+#[derive(Clone, Debug)]
+pub struct Index {
+    /// Where it is and who may be asked on its behalf.
+    pub site: Site,
+    /// Whether its names are its own from the first time it knows them.
+    pub private: bool,
+    /// Names that are its own in any case.
+    pub owns: Vec<NamePattern>,
+}
+
+impl Index {
+    fn owns(&self, name: &ProjectName) -> bool {
+        self.owns.iter().any(|p| p.matches(name))
+    }
+
+    /// The address of a page.
+    pub(super) fn page_url(&self, key: &PageKey) -> url::Url {
+        match key {
+            PageKey::Root => self.site.url.clone(),
+            PageKey::Project(name) => {
+                self.site.url.join(&format!("{name}/")).unwrap_or_else(|_| self.site.url.clone())
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// The indexes that may be asked for a page, in order, given what is known of it.
+    pub(super) fn candidates(&self, key: &PageKey, known: Option<&PageHead>) -> Vec<&Index> {
+        let PageKey::Project(name) = key else { return self.indexes.iter().collect() };
+        let owners: Vec<_> = self.indexes.iter().filter(|i| i.owns(name)).collect();
+        if !owners.is_empty() {
+            return owners;
+        }
+        let owner = known.filter(|head| head.private).and_then(|head| self.index(&head.upstream));
+        match owner {
+            Some(owner) => vec![owner],
+            None => self.indexes.iter().collect(),
+        }
+    }
+
+    /// Whether what is known of a page is from an index as it is configured now, and one that may be asked for it.
+    pub(super) fn is_configured(&self, key: &PageKey, head: &PageHead) -> bool {
+        if head.upstream.is_empty() {
+            // "No index knows it", said by all of them together.
+            return head.url == self.all_urls(key);
+        }
+        self.candidates(key, Some(head))
+            .iter()
+            .any(|i| i.site.name == head.upstream && i.page_url(key).as_str() == head.url)
+    }
+
+    /// Stands for the whole list of indexes, so that a negative answer ends with the list that gave it.
+    pub(super) fn all_urls(&self, key: &PageKey) -> String {
+        self.indexes.iter().map(|i| i.page_url(key).to_string()).collect::<Vec<_>>().join(" ")
+    }
+}

@@ -1,0 +1,499 @@
+//! Names: what an index says of a project, how fresh that is, and which artifact a file's link means.
+//!
+//! Knows upstreams and the store, nothing of HTTP towards clients and nothing of fetching artifacts. Names are
+//! trusted from the upstream that owns them and from nobody else.
+
+mod guard;
+mod memory;
+mod refresh;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::{Access, Artifact, Digest};
+use crate::eco::pypi::{self, CoreMetadata, FileWant, Form, IndexError, Part, Project, ProjectName};
+use crate::rt::{Clock, Gate, Tasks};
+use crate::store::{PageHead, Store, StoreError};
+use crate::upstream::{Client, Site, UpstreamError};
+
+pub use guard::Index;
+pub use memory::Rendered;
+use memory::Memory;
+use refresh::Refreshes;
+
+/// How long answers of an upstream are good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freshness {
+    /// Where the upstream does not say.
+    pub ttl: Duration,
+    /// However long the upstream says.
+    pub max_ttl: Duration,
+    /// After its time a page is still served at once for this long, while it is asked for again.
+    pub stale_while_revalidate: Duration,
+    /// How old a page may be that is served because the upstream fails.
+    pub stale_if_error: Duration,
+    /// For "no such project".
+    pub negative: Duration,
+}
+
+impl Default for Freshness {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(300),
+            max_ttl: Duration::from_secs(600),
+            stale_while_revalidate: Duration::from_secs(60),
+            stale_if_error: Duration::from_secs(30 * 24 * 3600),
+            negative: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Whose page: a project's, or the list of all projects.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PageKey {
+    /// `/simple/`
+    Root,
+    /// `/simple/<name>/`
+    Project(ProjectName),
+}
+
+impl PageKey {
+    /// Its key in the store.
+    fn stored(&self) -> String {
+        match self {
+            Self::Root => "pypi\0".into(),
+            Self::Project(name) => format!("pypi\0{name}"),
+        }
+    }
+}
+
+impl std::fmt::Display for PageKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Root => f.write_str("the list of projects"),
+            Self::Project(name) => write!(f, "project {name}"),
+        }
+    }
+}
+
+/// How a page relates to what its upstream says now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Known and fresh: nobody was asked.
+    Hit,
+    /// The upstream was asked.
+    Miss,
+    /// Past its time: the upstream fails, or is being asked meanwhile.
+    Stale,
+}
+
+/// A page as a client gets it.
+#[derive(Clone, Debug)]
+pub struct PageAnswer {
+    /// The bytes, with their entity tag.
+    pub rendered: Arc<Rendered>,
+    /// Relation to the upstream.
+    pub state: State,
+    /// Time since the upstream confirmed it.
+    pub age: Duration,
+    /// How long it is fresh from that confirmation on.
+    pub fresh_for: Duration,
+}
+
+/// What a file's link means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Located {
+    /// Bytes that the upstream has.
+    Artifact(Artifact),
+    /// Metadata that the upstream does not have: it is inside this wheel.
+    InWheel(Artifact),
+}
+
+/// Resolves names; clones share what is known.
+#[derive(Clone)]
+pub struct Resolve {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    indexes: Vec<Index>,
+    freshness: Freshness,
+    offline: bool,
+    store: Store,
+    client: Client,
+    clock: Clock,
+    disk: Gate,
+    net: Gate,
+    tasks: Tasks,
+    memory: Mutex<Memory>,
+    refreshes: Refreshes,
+}
+
+/// The handles that [`Resolve`] works with.
+pub struct Parts {
+    /// Where pages are kept.
+    pub store: Store,
+    /// Asks upstreams.
+    pub client: Client,
+    /// Tells ages.
+    pub clock: Clock,
+    /// For blocking reads and for rendering.
+    pub disk: Gate,
+    /// For questions to upstreams.
+    pub net: Gate,
+    /// Owns refreshes, which outlive the requests that caused them.
+    pub tasks: Tasks,
+}
+
+/// How long a request waits for a revalidation when it could be served a stale page.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A page is not asked for again, whatever a client demands, when it was confirmed less than this ago.
+const LEAST_AGE: Duration = Duration::from_secs(1);
+
+impl Resolve {
+    /// Over `indexes`, asked in this order.
+    pub fn new(indexes: Vec<Index>, freshness: Freshness, offline: bool, parts: Parts) -> Self {
+        let Parts { store, client, clock, disk, net, tasks } = parts;
+        let inner = Inner {
+            indexes,
+            freshness,
+            offline,
+            store,
+            client,
+            clock,
+            disk,
+            net,
+            tasks,
+            memory: Mutex::default(),
+            refreshes: Refreshes::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// A page that is fresh and rendered already. Touches no disk.
+    pub fn peek(&self, key: &PageKey, form: Form, gzip: bool) -> Option<PageAnswer> {
+        let now = self.inner.clock.now();
+        let mut memory = self.inner.memory.lock().expect(LOCK);
+        let head = memory.head(key)?;
+        let age = now.since(crate::rt::UnixMillis(head.checked_at));
+        let fresh_for = Duration::from_millis(head.fresh_for);
+        if age >= fresh_for || !head.found {
+            return None;
+        }
+        let revision = head.revision;
+        let rendered = memory.rendered(key, form, gzip, revision)?;
+        Some(PageAnswer { rendered, state: State::Hit, age, fresh_for })
+    }
+
+    /// A page, from what is known or from the upstream.
+    ///
+    /// `refresh` demands that the upstream is asked however fresh the page is (a client's `no-cache`).
+    /// Cancel-safe: a question under way goes on for the others.
+    pub async fn page(
+        &self,
+        key: PageKey,
+        form: Form,
+        gzip: bool,
+        refresh: bool,
+    ) -> Result<PageAnswer, ResolveError> {
+        let (head, state) = self.inner.head(&key, refresh).await?;
+        if !head.found {
+            return Err(ResolveError::Unknown(key));
+        }
+        let rendered = self.inner.rendered(&key, form, gzip, &head).await?;
+        let age = self.inner.clock.now().since(crate::rt::UnixMillis(head.checked_at));
+        Ok(PageAnswer { rendered, state, age, fresh_for: Duration::from_millis(head.fresh_for) })
+    }
+
+    /// What a file's link means now.
+    ///
+    /// Errors with [`ResolveError::Unlisted`] when the index does not list the file with that digest.
+    pub async fn locate(&self, want: &FileWant) -> Result<Located, ResolveError> {
+        let key = PageKey::Project(want.project.clone());
+        let mut refresh = false;
+        loop {
+            let (head, state) = self.inner.head(&key, refresh).await?;
+            if !head.found {
+                return Err(ResolveError::Unknown(key));
+            }
+            let project = self.inner.project(&key, &head).await?;
+            if let Some(located) = self.inner.locate(want, &project, &head)? {
+                return Ok(located);
+            }
+            // The link may be from a newer page than ours.
+            if refresh || state == State::Miss || self.inner.offline {
+                return Err(ResolveError::Unlisted(want.filename.clone()));
+            }
+            refresh = true;
+        }
+    }
+
+    /// The digest of a file's metadata, if it was located lately. Touches no disk.
+    pub fn peek_metadata(&self, want: &FileWant) -> Option<Digest> {
+        self.inner.memory.lock().expect(LOCK).metadata(want)
+    }
+
+    /// What is known of a page, without asking anybody.
+    pub async fn known(&self, key: &PageKey) -> Result<Option<PageHead>, ResolveError> {
+        self.inner.known(key).await
+    }
+
+    /// Forgets a page and what was learned with it: who owns the name.
+    pub fn forget(&self, key: &PageKey) -> Result<usize, StoreError> {
+        let prefix = key.stored();
+        let head = self.inner.store.page_head(&prefix)?;
+        self.inner.memory.lock().expect(LOCK).forget(key);
+        let pages = self.inner.store.forget_page(&prefix)?;
+        if let Some(head) = head {
+            // Digests that were pinned on first use are forgotten with the page that led to them.
+            self.inner.store.forget_names(&format!("first-use\0{}\0{}", head.upstream, head.url))?;
+        }
+        Ok(usize::from(pages))
+    }
+
+    /// The configured indexes, in the order in which they are asked.
+    pub fn indexes(&self) -> &[Index] {
+        &self.inner.indexes
+    }
+}
+
+impl Inner {
+    /// What is known of a page now, asking the upstream as far as freshness demands.
+    async fn head(self: &Arc<Self>, key: &PageKey, refresh: bool) -> Result<(PageHead, State), ResolveError> {
+        let known = self.known(key).await?;
+        let Some(head) = known else {
+            if self.offline {
+                return Err(ResolveError::Offline(key.clone()));
+            }
+            return Ok((self.refresh(key, None).await?, State::Miss));
+        };
+        let age = self.clock.now().since(crate::rt::UnixMillis(head.checked_at));
+        let fresh_for = Duration::from_millis(head.fresh_for);
+        let demanded = refresh && age >= LEAST_AGE;
+        if age < fresh_for && !demanded {
+            return Ok((head, State::Hit));
+        }
+        if self.offline {
+            return Ok((head, State::Stale));
+        }
+        let servable = head.found && age < fresh_for + self.freshness.stale_if_error;
+        if servable && !demanded && age < fresh_for + self.freshness.stale_while_revalidate {
+            self.start_refresh(key, Some(head.clone()));
+            return Ok((head, State::Stale));
+        }
+        if !servable {
+            return Ok((self.refresh(key, Some(head)).await?, State::Miss));
+        }
+        if !demanded && self.memory.lock().expect(LOCK).failed_lately(key, self.clock.now()) {
+            return Ok((head, State::Stale));
+        }
+        let answer = futures_lite::future::or(async { Some(self.refresh(key, Some(head.clone())).await) }, async {
+            async_io::Timer::after(PATIENCE).await;
+            None
+        });
+        match answer.await {
+            Some(Ok(head)) => Ok((head, State::Miss)),
+            Some(Err(e)) if e.is_upstreams() => {
+                log::warn!("{key} is served stale: {e}");
+                Ok((head, State::Stale))
+            }
+            Some(Err(e)) => Err(e),
+            None => Ok((head, State::Stale)),
+        }
+    }
+
+    /// What memory or the store knows; pages of upstreams that are configured no more are not known.
+    async fn known(&self, key: &PageKey) -> Result<Option<PageHead>, ResolveError> {
+        if let Some(head) = self.memory.lock().expect(LOCK).head(key) {
+            return Ok(Some(head.clone()));
+        }
+        let (store, stored_key) = (self.store.clone(), key.stored());
+        let found = self.disk.run(move || store.page_head(&stored_key)).await.map_err(Arc::new)?;
+        let found = found.filter(|head| self.is_configured(key, head));
+        if let Some(head) = &found {
+            self.memory.lock().expect(LOCK).learn(key, head.clone());
+        }
+        Ok(found)
+    }
+
+    async fn rendered(
+        &self,
+        key: &PageKey,
+        form: Form,
+        gzip: bool,
+        head: &PageHead,
+    ) -> Result<Arc<Rendered>, ResolveError> {
+        if let Some(found) = self.memory.lock().expect(LOCK).rendered(key, form, gzip, head.revision) {
+            return Ok(found);
+        }
+        let body = match key {
+            PageKey::Root => {
+                let names = self.body(key).await?;
+                self.disk
+                    .run(move || {
+                        let names = String::from_utf8_lossy(&names);
+                        pypi::render_root(names.lines(), form)
+                    })
+                    .await
+            }
+            PageKey::Project(_) => {
+                let project = self.project(key, head).await?;
+                self.disk.run(move || pypi::render(&project, form)).await
+            }
+        };
+        let rendered = self.disk.run(move || Arc::new(Rendered::new(body, gzip))).await;
+        self.memory.lock().expect(LOCK).keep(key, form, gzip, head.revision, rendered.clone());
+        Ok(rendered)
+    }
+
+    async fn project(&self, key: &PageKey, head: &PageHead) -> Result<Arc<Project>, ResolveError> {
+        if let Some(project) = self.memory.lock().expect(LOCK).project(key, head.revision) {
+            return Ok(project);
+        }
+        let body = self.body(key).await?;
+        let project = self.disk.run(move || Project::from_stored(&body)).await?;
+        let project = Arc::new(project);
+        self.memory.lock().expect(LOCK).keep_project(key, head.revision, project.clone());
+        Ok(project)
+    }
+
+    /// The stored form of a page's body.
+    async fn body(&self, key: &PageKey) -> Result<Bytes, ResolveError> {
+        if let Some(body) = self.memory.lock().expect(LOCK).unsaved(key) {
+            return Ok(body);
+        }
+        let (store, stored_key) = (self.store.clone(), key.stored());
+        let page = self.disk.run(move || store.page(&stored_key)).await.map_err(Arc::new)?;
+        match page {
+            Some(page) => Ok(page.body.into()),
+            None => {
+                // Gone between two looks, or damaged: the next request fetches it.
+                self.memory.lock().expect(LOCK).forget(key);
+                Err(ResolveError::Lost(key.clone()))
+            }
+        }
+    }
+
+    fn locate(&self, want: &FileWant, project: &Project, head: &PageHead) -> Result<Option<Located>, ResolveError> {
+        let listed = project.files.iter().find(|f| {
+            f.filename == want.filename && want.digest.is_none_or(|d| f.digests.contains(&d))
+        });
+        let Some(file) = listed else { return Ok(None) };
+        let index = self.index(&head.upstream).ok_or_else(|| ResolveError::NoIndex(head.upstream.clone()))?;
+        let access = match index.private || index.site.credentials.is_some() {
+            true => Access::Private,
+            false => Access::Public,
+        };
+        let artifact = |url, digest, size, filename| Artifact {
+            upstream: index.site.name.clone(),
+            url,
+            digest,
+            size,
+            filename,
+            access,
+        };
+        let name = format!("{}{}", file.filename, want.part.suffix());
+        let whole = || artifact(file.url.clone(), file.best_digest(), file.size, file.filename.clone());
+        Ok(Some(match want.part {
+            Part::Whole => Located::Artifact(whole()),
+            Part::Metadata => {
+                let digest = match file.core_metadata {
+                    CoreMetadata::No if file.filename.ends_with(".whl") => return Ok(Some(Located::InWheel(whole()))),
+                    CoreMetadata::No => return Err(ResolveError::Unlisted(name)),
+                    CoreMetadata::Yes => None,
+                    CoreMetadata::Digest(digest) => Some(digest),
+                };
+                if let Some(digest) = digest {
+                    self.memory.lock().expect(LOCK).keep_metadata(want, digest);
+                }
+                let mut url = file.url.clone();
+                url.set_path(&format!("{}.metadata", url.path()));
+                Located::Artifact(artifact(url, digest, None, name))
+            }
+            Part::Provenance => {
+                let url = file.provenance.clone().ok_or_else(|| ResolveError::Unlisted(name.clone()))?;
+                Located::Artifact(artifact(url, None, None, name))
+            }
+        }))
+    }
+
+    fn index(&self, upstream: &str) -> Option<&Index> {
+        self.indexes.iter().find(|i| i.site.name == upstream)
+    }
+}
+
+/// Nothing done under one of this room's locks can panic.
+const LOCK: &str = "no panic happens under this lock";
+
+/// Why a name leads nowhere.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// Every index that may be asked says that there is none.
+    #[error("no index knows {0}")]
+    Unknown(PageKey),
+    /// The index does not list this file, or not with this digest.
+    #[error("the index does not list {0}, or no longer with this digest")]
+    Unlisted(String),
+    /// The upstream failed or refused, and nothing usable is known.
+    #[error("{0}")]
+    Upstream(#[source] UpstreamError),
+    /// What the upstream sent is no index page.
+    #[error("{upstream} sent something that is no index page for {key}: {source}")]
+    Index {
+        /// Which upstream.
+        upstream: String,
+        /// Which page.
+        key: PageKey,
+        /// What is wrong with it.
+        source: Arc<IndexError>,
+    },
+    /// Larger than any page that dpm takes.
+    #[error("{upstream} sends more than {limit} bytes for {key}")]
+    TooLarge {
+        /// Which upstream.
+        upstream: String,
+        /// Which page.
+        key: PageKey,
+        /// Bytes.
+        limit: u64,
+    },
+    /// Nothing is known and nobody may be asked.
+    #[error("nothing is stored for {0} and dpm runs with --offline")]
+    Offline(PageKey),
+    /// The page was taken out of the store a moment ago.
+    #[error("the stored page of {0} was lost; ask again")]
+    Lost(PageKey),
+    /// The page came from an index that is configured no more.
+    #[error("no index named {0} is configured")]
+    NoIndex(String),
+    /// A stored page cannot be read.
+    #[error("a stored page cannot be read: {0}")]
+    Stored(#[from] Arc<IndexError>),
+    /// The store failed.
+    #[error("{0}")]
+    Store(#[from] Arc<StoreError>),
+    /// dpm is shutting down.
+    #[error("the question for {0} was given up")]
+    GivenUp(PageKey),
+}
+
+impl From<IndexError> for ResolveError {
+    fn from(e: IndexError) -> Self {
+        Self::Stored(Arc::new(e))
+    }
+}
+
+impl ResolveError {
+    /// Whether the upstream is to blame, so that an older page may stand in.
+    fn is_upstreams(&self) -> bool {
+        matches!(self, Self::Upstream(_) | Self::Index { .. } | Self::TooLarge { .. } | Self::GivenUp(_))
+    }
+}
+
+/// The upstreams behind indexes, for whoever fetches their artifacts.
+pub fn sites(indexes: &[Index]) -> impl Iterator<Item = Site> {
+    indexes.iter().map(|i| i.site.clone())
+}

@@ -1,0 +1,248 @@
+//! Asking an upstream for a page: one question at a time for each, outliving whoever caused it.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use event_listener::Event;
+
+use crate::base::limits;
+use crate::eco::pypi;
+use crate::store::{Page, PageHead, StoreError};
+use crate::upstream::{Answer, Ask, Status};
+
+use super::guard::Index;
+use super::{Inner, LOCK, PageKey, ResolveError};
+
+/// What dpm asks an index for: the richer form first (PEP 691).
+const ACCEPT: &str =
+    "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01";
+
+/// However short an upstream says that its answer is good for, it is not asked for every request.
+const LEAST_FRESH: Duration = Duration::from_secs(1);
+
+/// Page bytes that are read without more ado. Larger pages are read and parsed one at a time, so that a flood of
+/// them cannot fill memory.
+const LARGE_BYTES: u64 = 4 << 20;
+
+static LARGE: Mutex<()> = Mutex::new(());
+
+/// The questions under way.
+#[derive(Default)]
+pub(super) struct Refreshes {
+    running: Mutex<HashMap<PageKey, Arc<Refresh>>>,
+}
+
+pub(super) struct Refresh {
+    done: Event,
+    answer: Mutex<Option<Result<PageHead, ResolveError>>>,
+}
+
+impl Inner {
+    /// Asks, or joins who is asking, and waits.
+    pub(super) async fn refresh(self: &Arc<Self>, key: &PageKey, known: Option<PageHead>) -> Result<PageHead, ResolveError> {
+        let refresh = self.start_refresh(key, known);
+        loop {
+            let listener = refresh.done.listen();
+            if let Some(answer) = refresh.answer.lock().expect(LOCK).clone() {
+                return answer;
+            }
+            listener.await;
+        }
+    }
+
+    /// Starts asking, unless somebody does.
+    pub(super) fn start_refresh(self: &Arc<Self>, key: &PageKey, known: Option<PageHead>) -> Arc<Refresh> {
+        let mut running = self.refreshes.running.lock().expect(LOCK);
+        if let Some(refresh) = running.get(key) {
+            return refresh.clone();
+        }
+        let refresh = Arc::new(Refresh { done: Event::new(), answer: Mutex::new(None) });
+        running.insert(key.clone(), refresh.clone());
+        let ending = Ending { inner: self.clone(), key: key.clone(), refresh: refresh.clone() };
+        self.tasks.spawn(async move {
+            let inner = ending.inner.clone();
+            let net = inner.net.clone();
+            let key = ending.key.clone();
+            let answer = net.run(move || inner.ask(&key, known.as_ref())).await;
+            ending.with(answer);
+        });
+        refresh
+    }
+
+    /// Asks the indexes in order. Blocks.
+    ///
+    /// An index that fails ends the search: asking the next one would hand its names to it.
+    fn ask(&self, key: &PageKey, known: Option<&PageHead>) -> Result<PageHead, ResolveError> {
+        let candidates = self.candidates(key, known);
+        let mut root = None;
+        for index in &candidates {
+            let known = known.filter(|h| h.found && h.upstream == index.site.name);
+            let url = index.page_url(key);
+            // The list of projects is one of all indexes: it has no validator of its own.
+            let known = known.filter(|h| h.url == url.as_str() && *key != PageKey::Root);
+            let question = Ask {
+                accept: Some(ACCEPT.into()),
+                page: true,
+                etag: known.and_then(|h| h.etag.clone()),
+                last_modified: known.and_then(|h| h.last_modified.clone()),
+                ..Ask::default()
+            };
+            let mut answer =
+                self.client.open(&index.site, &url, &question).map_err(ResolveError::Upstream)?;
+            let mut head = self.describe(index, &answer, url.to_string());
+            match (answer.status, known) {
+                (Status::Missing, _) => continue,
+                (Status::NotModified, Some(known)) => {
+                    // A 304 may leave out what has not changed.
+                    head.etag = head.etag.or_else(|| known.etag.clone());
+                    head.last_modified = head.last_modified.or_else(|| known.last_modified.clone());
+                    head.revision = known.revision;
+                    self.save_head(key, &head);
+                    return Ok(head);
+                }
+                _ => {}
+            }
+            let body = self.read(index, key, &mut answer)?;
+            let failed = |e| ResolveError::Index {
+                upstream: index.site.name.clone(),
+                key: key.clone(),
+                source: Arc::new(e),
+            };
+            let content_type = answer.head.content_type.as_deref();
+            match key {
+                PageKey::Project(name) => {
+                    let project = pypi::parse(content_type, &body, &answer.url, name).map_err(failed)?;
+                    drop(body);
+                    if project.skipped > 0 {
+                        log::warn!("{key}: {} entries of {} were left out", project.skipped, index.site.name);
+                    }
+                    return Ok(self.save(key, head, project.to_stored()));
+                }
+                PageKey::Root => {
+                    let names = pypi::parse_root(content_type, &body).map_err(failed)?;
+                    let (all, _) = root.get_or_insert_with(|| (std::collections::BTreeSet::new(), head));
+                    all.extend(names);
+                }
+            }
+        }
+        if let Some((names, mut head)) = root {
+            let names: Vec<_> = names.into_iter().collect();
+            (head.etag, head.last_modified) = (None, None);
+            return Ok(self.save(key, head, names.join("\n").into_bytes()));
+        }
+        // A private index that once had it keeps the name: nobody else is asked for it.
+        let owner = known.filter(|h| h.private && candidates.len() == 1);
+        let head = PageHead {
+            upstream: owner.map(|h| h.upstream.clone()).unwrap_or_default(),
+            url: owner.map_or_else(|| self.all_urls(key), |h| h.url.clone()),
+            checked_at: self.clock.now().0,
+            fresh_for: millis(self.freshness.negative),
+            revision: known.map_or(0, |h| h.revision + 1),
+            private: owner.is_some(),
+            ..PageHead::default()
+        };
+        Ok(self.save(key, head, Vec::new()))
+    }
+
+    fn describe(&self, index: &Index, answer: &Answer, url: String) -> PageHead {
+        let said = answer.head.max_age.unwrap_or(self.freshness.ttl);
+        let now = self.clock.now();
+        PageHead {
+            upstream: index.site.name.clone(),
+            etag: answer.head.etag.clone(),
+            last_modified: answer.head.last_modified.clone(),
+            checked_at: now.0,
+            fresh_for: millis(said.min(self.freshness.max_ttl).max(LEAST_FRESH)),
+            found: true,
+            // Time orders the bodies of a page, over restarts and purges too.
+            revision: now.0,
+            private: index.private,
+            url,
+        }
+    }
+
+    fn read(&self, index: &Index, key: &PageKey, answer: &mut Answer) -> Result<Vec<u8>, ResolveError> {
+        let limit = match key {
+            PageKey::Root => limits::ROOT_INDEX_BYTES,
+            PageKey::Project(_) => limits::INDEX_BYTES,
+        };
+        let failed = |e: std::io::Error| {
+            let cut = crate::upstream::UpstreamError::Truncated { got: 0, want: None };
+            ResolveError::Upstream(crate::upstream::UpstreamError::of(&e).cloned().unwrap_or(cut))
+        };
+        let mut body = Vec::new();
+        (&mut answer.body).take(LARGE_BYTES).read_to_end(&mut body).map_err(failed)?;
+        if body.len() as u64 == LARGE_BYTES {
+            let _one_at_a_time = LARGE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            (&mut answer.body).take(limit + 1 - LARGE_BYTES).read_to_end(&mut body).map_err(failed)?;
+        }
+        match body.len() as u64 > limit {
+            true => Err(ResolveError::TooLarge { upstream: index.site.name.clone(), key: key.clone(), limit }),
+            false => Ok(body),
+        }
+    }
+
+    /// Stores a page. A store that will not take it costs only the copy.
+    fn save(&self, key: &PageKey, mut head: PageHead, body: Vec<u8>) -> PageHead {
+        let page = Page { head: head.clone(), body };
+        let saved = self.store.set_page(&key.stored(), &page);
+        head = page.head;
+        let mut memory = self.memory.lock().expect(LOCK);
+        memory.learn(key, head.clone());
+        match saved {
+            Ok(()) => memory.saved(key),
+            Err(e) => {
+                complain(&e);
+                memory.keep_unsaved(key, page.body.into());
+            }
+        }
+        head
+    }
+
+    fn save_head(&self, key: &PageKey, head: &PageHead) {
+        if let Err(e) = self.store.set_page_head(&key.stored(), head) {
+            complain(&e);
+        }
+        self.memory.lock().expect(LOCK).learn(key, head.clone());
+    }
+}
+
+fn complain(e: &StoreError) {
+    match e {
+        StoreError::NoRoom { .. } => log::debug!("a page was not stored: {e}"),
+        e => log::error!("a page was served but could not be stored: {e}"),
+    }
+}
+
+/// Takes a question off the list when it ends, however it ends.
+struct Ending {
+    inner: Arc<Inner>,
+    key: PageKey,
+    refresh: Arc<Refresh>,
+}
+
+impl Ending {
+    fn with(self, answer: Result<PageHead, ResolveError>) {
+        if let Err(e) = &answer {
+            log::warn!("asking for {}: {e}", self.key);
+            self.inner.memory.lock().expect(LOCK).fail(&self.key, self.inner.clock.now());
+        }
+        *self.refresh.answer.lock().expect(LOCK) = Some(answer);
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.inner.refreshes.running.lock().expect(LOCK).remove(&self.key);
+        let mut answer = self.refresh.answer.lock().expect(LOCK);
+        answer.get_or_insert_with(|| Err(ResolveError::GivenUp(self.key.clone())));
+        drop(answer);
+        self.refresh.done.notify(usize::MAX);
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
