@@ -10,3 +10,4 @@ pub mod fetch;
 pub mod upstream;
 pub mod eco;
 pub mod resolve;
+pub mod front;

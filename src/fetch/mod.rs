@@ -17,7 +17,7 @@ use crate::base::{Artifact, Digest, Sha256};
 use crate::rt::{Gate, Tasks, UnixMillis};
 use crate::store::{Facts, Store, StoreError, Stored};
 use crate::unixfs::LayoutBuilder;
-use crate::upstream::{Client, Site, UpstreamError};
+use crate::upstream::{Ask, Client, Method, Site, UpstreamError};
 
 pub use body::Body;
 use flight::{Flight, Start};
@@ -201,6 +201,22 @@ impl Fetch {
             Source::Flight(flight, _) => flight.committed().await,
             Source::Pass(artifact, _) => Err(FetchError::NoRoom(artifact.filename)),
         }
+    }
+
+    /// The size of an artifact that need not be stored, in bytes: from its index, else from the upstream (`HEAD`).
+    pub async fn measure(&self, artifact: Artifact) -> Result<Option<u64>, FetchError> {
+        if artifact.size.is_some() {
+            return Ok(artifact.size);
+        }
+        if self.inner.offline {
+            return Err(FetchError::Offline(artifact.filename));
+        }
+        let inner = self.inner.clone();
+        let ask = move || {
+            let head = Ask { method: Method::Head, ..Ask::default() };
+            flight::open(&inner, inner.site(&artifact)?, &artifact, &head).map(|answer| answer.head.length)
+        };
+        self.inner.net.run(ask).await
     }
 
     /// Stores bytes that dpm made itself from a verified artifact (a wheel's metadata), pinned to `name`.

@@ -4,10 +4,12 @@
 
 mod clock;
 mod gate;
+mod lines;
 mod tasks;
 mod timer;
 
 pub use clock::{Clock, UnixMillis};
 pub use gate::Gate;
+pub use lines::Lines;
 pub use tasks::{Executor, Tasks, panics};
 pub use timer::{Deadline, Ticker};

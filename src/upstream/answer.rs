@@ -67,7 +67,8 @@ impl Head {
             last_modified: text(headers, header::LAST_MODIFIED),
             content_type: text(headers, header::CONTENT_TYPE),
             length: length(headers),
-            accept_ranges: text(headers, header::ACCEPT_RANGES).is_some_and(|v| v.eq_ignore_ascii_case("bytes")),
+            accept_ranges: text(headers, header::ACCEPT_RANGES)
+                .is_some_and(|v| v.eq_ignore_ascii_case("bytes")),
             max_age: max_age(headers),
             compressed: false,
         }
@@ -192,7 +193,9 @@ const LONGEST_AGE: u64 = 365 * 24 * 3600;
 mod tests {
     use super::*;
 
-    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+    type Lines<'a> = &'a [(&'a str, &'a str)];
+
+    fn headers(lines: Lines) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in lines {
             map.append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
@@ -202,7 +205,7 @@ mod tests {
 
     #[test]
     fn freshness() {
-        let cases: [(&[(&str, &str)], Option<u64>); 9] = [
+        let cases: [(Lines, Option<u64>); 9] = [
             (&[], None),
             (&[("cache-control", "max-age=600, public")], Some(600)),
             (&[("cache-control", "max-age=600"), ("cache-control", "S-MaxAge=\"60\"")], Some(60)),
@@ -221,7 +224,7 @@ mod tests {
     #[test]
     fn rests() {
         let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        let cases: [(&[(&str, &str)], Option<u64>); 6] = [
+        let cases: [(Lines, Option<u64>); 6] = [
             (&[], None),
             (&[("retry-after", "120")], Some(120)),
             (&[("retry-after", "99999999999999999999999")], Some(LONGEST_AGE)),
@@ -251,8 +254,16 @@ mod tests {
         assert_eq!(check(90, None, "bytes 90-99/100"), is(90, 99, Some(100)));
         assert_eq!(check(90, Some(500), "bytes 90-99/100"), is(90, 99, Some(100)));
         for bad in [
-            "bytes 1-9/100", "bytes 0-8/100", "bytes 0-10/100", "bytes 0-9/9", "bytes 9-0/100", "bytes */100",
-            "items 0-9/100", "bytes 0-9", "bytes 0-18446744073709551615/*", "",
+            "bytes 1-9/100",
+            "bytes 0-8/100",
+            "bytes 0-10/100",
+            "bytes 0-9/9",
+            "bytes 9-0/100",
+            "bytes */100",
+            "items 0-9/100",
+            "bytes 0-9",
+            "bytes 0-18446744073709551615/*",
+            "",
         ] {
             assert!(check(0, Some(9), bad).is_err(), "{bad}");
         }

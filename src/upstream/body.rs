@@ -9,6 +9,7 @@ use flate2::read::MultiGzDecoder;
 use ureq::BodyReader;
 
 use super::UpstreamError;
+use super::client::Stop;
 use super::origins::Origins;
 
 /// The bytes of an answer, decoded if they came compressed.
@@ -92,12 +93,19 @@ pub(super) struct Wire {
     got: u64,
     want: Option<u64>,
     counter: Arc<AtomicU64>,
+    stop: Arc<Stop>,
 }
 
 impl Wire {
     /// `want`: the announced bytes, if any; `counter` takes what comes.
-    pub(super) fn new(body: ureq::Body, origin: &str, want: Option<u64>, counter: Arc<AtomicU64>) -> Self {
-        Self { reader: Some(body.into_reader()), origin: origin.to_owned(), got: 0, want, counter }
+    pub(super) fn new(
+        body: ureq::Body,
+        origin: &str,
+        want: Option<u64>,
+        counter: Arc<AtomicU64>,
+        stop: Arc<Stop>,
+    ) -> Self {
+        Self { reader: Some(body.into_reader()), origin: origin.to_owned(), got: 0, want, counter, stop }
     }
 }
 
@@ -107,30 +115,31 @@ impl Read for Wire {
         if buf.is_empty() {
             return Ok(0);
         }
-        let n = reader
-            .read(buf)
-            .map_err(|e| UpstreamError::in_body(e.into(), &self.origin, self.got, self.want))?;
+        let result = reader.read(buf);
+        // Closing shuts the socket down, which looks like the end of a body without a length.
+        if !matches!(result, Ok(1..)) && self.stop.is_closed() {
+            return Err(UpstreamError::Closed.into());
+        }
+        let n = result.map_err(|e| UpstreamError::in_body(e.into(), &self.origin, self.got, self.want))?;
         self.got += n as u64;
         self.counter.fetch_add(n as u64, Ordering::Relaxed);
-        match self.want {
-            Some(want) if n == 0 && self.got < want => {
-                self.reader = None;
-                return Err(UpstreamError::Truncated { got: self.got, want: self.want }.into());
-            }
-            Some(want) if self.got > want => {
-                let origin = self.origin.clone();
-                return Err(UpstreamError::BadRange { origin, why: "more bytes than announced" }.into());
-            }
-            // ureq gives the connection back only when it is read to the end, which costs nothing here.
-            Some(want) if self.got == want => {
-                if reader.read(&mut [0]).is_ok_and(|n| n > 0) {
-                    let origin = self.origin.clone();
-                    return Err(UpstreamError::BadRange { origin, why: "more bytes than announced" }.into());
-                }
+        let Some(want) = self.want else {
+            if n == 0 {
                 self.reader = None;
             }
-            _ if n == 0 => self.reader = None,
-            _ => {}
+            return Ok(n);
+        };
+        if n == 0 && self.got < want {
+            return Err(UpstreamError::Truncated { got: self.got, want: self.want }.into());
+        }
+        // ureq gives the connection back only when it is read to the end, which costs nothing here.
+        let more = self.got > want || self.got == want && reader.read(&mut [0]).is_ok_and(|n| n > 0);
+        if more {
+            let origin = self.origin.clone();
+            return Err(UpstreamError::BadRange { origin, why: "more bytes than announced" }.into());
+        }
+        if self.got == want {
+            self.reader = None;
         }
         Ok(n)
     }

@@ -33,8 +33,14 @@ struct Inner {
     names: Arc<Names>,
     origins: Arc<Origins>,
     agents: Mutex<Agents>,
-    stopped: Mutex<bool>,
-    stopping: Condvar,
+    stop: Arc<Stop>,
+}
+
+/// Whether the client was closed.
+#[derive(Default)]
+pub(super) struct Stop {
+    closed: Mutex<bool>,
+    closing: Condvar,
 }
 
 /// ureq's agents, made when first needed: reading the CA store would hold up the start.
@@ -65,8 +71,7 @@ impl Client {
             names: Arc::default(),
             origins: Arc::new(Origins::new(options.avoid_time)),
             agents: Mutex::default(),
-            stopped: Mutex::new(false),
-            stopping: Condvar::new(),
+            stop: Arc::default(),
             options,
         };
         let client = Self(Arc::new(inner));
@@ -105,8 +110,8 @@ impl Client {
 
     /// Stops: interrupts every request and body under way, on whatever thread, and refuses further ones.
     pub fn close(&self) {
-        *lock(&self.0.stopped) = true;
-        self.0.stopping.notify_all();
+        // First, so that nobody takes the cut for an end.
+        self.0.stop.close();
         let made: Vec<_> = lock(&self.0.agents).made.values().cloned().collect();
         for agent in made {
             agent.shutdown();
@@ -134,7 +139,7 @@ impl Client {
                     pauses.next().map(|pause| asked.unwrap_or(jittered(*pause))).ok_or(error)?
                 }
                 Err(error) => {
-                    if *lock(&self.0.stopped) {
+                    if self.0.stop.is_closed() {
                         return Err(UpstreamError::Closed);
                     }
                     match error.is_silence() {
@@ -146,7 +151,7 @@ impl Client {
                     pauses.next().filter(|_| again).map(|pause| jittered(*pause)).ok_or(error)?
                 }
             };
-            self.pause(pause)?;
+            self.0.stop.pause(pause)?;
         }
     }
 
@@ -191,7 +196,7 @@ impl Client {
         let inner = &self.0;
         let mut agents = lock(&inner.agents);
         // Under the lock, so that none is made behind `close`.
-        if *lock(&inner.stopped) {
+        if inner.stop.is_closed() {
             return Err(UpstreamError::Closed);
         }
         if let Some(agent) = agents.made.get(&(reach, https)) {
@@ -246,23 +251,34 @@ impl Client {
         let body = match ask.method {
             Method::Head => Body::empty(),
             Method::Get => {
-                let wire = Wire::new(reached.reply.into_body(), &reached.origin, want, reached.counter);
+                let stop = self.0.stop.clone();
+                let wire = Wire::new(reached.reply.into_body(), &reached.origin, want, reached.counter, stop);
                 let origins = self.0.origins.clone();
                 if head.compressed { Body::gzip(wire, origins) } else { Body::plain(wire, origins) }
             }
         };
         Ok(Answer { status, head, url, body })
     }
+}
+
+impl Stop {
+    pub(super) fn is_closed(&self) -> bool {
+        *lock(&self.closed)
+    }
+
+    fn close(&self) {
+        *lock(&self.closed) = true;
+        self.closing.notify_all();
+    }
 
     /// Waits, unless the client is closed.
     fn pause(&self, time: Duration) -> Result<(), UpstreamError> {
-        let stopped = lock(&self.0.stopped);
-        let (stopped, _) = self
-            .0
-            .stopping
-            .wait_timeout_while(stopped, time, |stopped| !*stopped)
+        let closed = lock(&self.closed);
+        let (closed, _) = self
+            .closing
+            .wait_timeout_while(closed, time, |closed| !*closed)
             .unwrap_or_else(PoisonError::into_inner);
-        if *stopped { Err(UpstreamError::Closed) } else { Ok(()) }
+        if *closed { Err(UpstreamError::Closed) } else { Ok(()) }
     }
 }
 
@@ -301,7 +317,7 @@ fn redirect_target(reached: &Reached, from: &Url) -> Result<Url, UpstreamError> 
 }
 
 /// Whether a redirect stays where the configuration, or the address that was asked, leads.
-fn may_follow(site: &Site, first: &Url, from: &Url, to: &Url) -> Result<(), UpstreamError> {
+pub(super) fn may_follow(site: &Site, first: &Url, from: &Url, to: &Url) -> Result<(), UpstreamError> {
     let downgrade = from.scheme() == "https" && to.scheme() != "https";
     let known = site.names(to) || to.host() == first.host();
     if downgrade || !known || check_url(to).is_err() {

@@ -75,13 +75,19 @@ pub(super) fn allowed(addresses: &[SocketAddr], reach: Reach) -> impl Iterator<I
     addresses.iter().copied().filter(move |a| reach == Reach::Anywhere || is_global(a.ip()))
 }
 
+/// Lower-case host, and port.
+type HostPort = (String, u16);
+
+/// When it was learned, and what.
+type Known = (Instant, Vec<SocketAddr>);
+
 /// The system's resolver with a short memory.
 ///
 /// ureq resolves for every request, also when it then takes a pooled connection; without the memory each of them
 /// would cost a thread.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    known: Mutex<HashMap<(String, u16), (Instant, Vec<SocketAddr>)>>,
+    known: Mutex<HashMap<HostPort, Known>>,
     running: Arc<AtomicUsize>,
 }
 
@@ -121,7 +127,7 @@ impl Names {
     /// `getaddrinfo` on a thread of its own, as it takes no time limit.
     ///
     /// An abandoned one ends when the system's resolver gives up; their number is bounded.
-    fn ask_system(&self, key: (String, u16), limit: Duration) -> Result<Vec<SocketAddr>, LookupError> {
+    fn ask_system(&self, key: HostPort, limit: Duration) -> Result<Vec<SocketAddr>, LookupError> {
         let slot = Slot::take(&self.running)?;
         let (tx, rx) = mpsc::sync_channel(1);
         thread::Builder::new()
@@ -202,8 +208,13 @@ mod tests {
     #[test]
     fn literals_and_names_meet_the_same_check() {
         for uri in [
-            "http://127.0.0.1/", "https://[::1]/", "http://[::ffff:10.0.0.1]:8080/", "http://169.254.169.254/",
-            "http://localhost/", "https://[fd00::1]:444/", "http://10.1.1.1:3129/",
+            "http://127.0.0.1/",
+            "https://[::1]/",
+            "http://[::ffff:10.0.0.1]:8080/",
+            "http://169.254.169.254/",
+            "http://localhost/",
+            "https://[fd00::1]:444/",
+            "http://10.1.1.1:3129/",
         ] {
             let error = resolve(Reach::Internet, uri).unwrap_err();
             assert!(matches!(&error, ureq::Error::Other(e) if e.is::<NotGlobal>()), "{uri}: {error:?}");

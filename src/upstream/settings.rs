@@ -109,12 +109,12 @@ pub(super) fn agent(
         .tls_config(tls)
         .build();
     let pace = Pace { bytes_per_second: options.slow_bytes_per_second, over: options.slow_time };
-    let connector = ()
-        .chain(ConnectProxyConnector::default())
-        .chain(TcpConnector::default())
-        .chain(pace)
-        .chain(RustlsConnector::default())
-        .chain(Strictness);
+    let connector =
+        ().chain(ConnectProxyConnector::default())
+            .chain(TcpConnector::default())
+            .chain(pace)
+            .chain(RustlsConnector::default())
+            .chain(Strictness);
     Ok(Agent::with_parts(config, connector, Guard { reach, names, proxy: proxy_host }))
 }
 

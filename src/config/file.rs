@@ -1,0 +1,341 @@
+//! `dpm.toml`: read with errors that name the line and the key that was meant, and written for `dpm init`.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::de::{Deserializer, Error as _};
+use serde::{Deserialize, de::IgnoredAny};
+use url::Url;
+
+use super::index::{default_name, http_url, name_glob};
+use super::units::{Share, Size, Span};
+use super::{BadUrl, Config, ConfigError, Index, Machine, Origin};
+use crate::base::Secret;
+
+/// Reads a file over the defaults. Paths in it are relative to its own directory.
+pub(super) fn read(path: &Path, machine: &Machine) -> Result<Config, ConfigError> {
+    let text = super::read_text(path)?;
+    let file: File = toml::from_str(&text).map_err(|e| explain(path, &text, &e))?;
+    let dir = path.parent().unwrap_or(Path::new(""));
+    let mut config = Config::defaults();
+    let d = &mut config;
+    set(&mut d.listen, file.listen);
+    set(&mut d.data, file.data.map(|data| dir.join(data)));
+    set(&mut d.offline, file.offline);
+    d.proxy = file.proxy.map(|proxy| proxy.0);
+    set(&mut d.store.budget, file.store.budget.map(|share| share.0));
+    set(&mut d.store.free_margin_bytes, file.store.free_margin.map(|size| size.0));
+    let f = file.freshness;
+    set(&mut d.freshness.ttl, f.ttl.map(|span| span.0));
+    set(&mut d.freshness.max_ttl, f.max_ttl.map(|span| span.0));
+    set(&mut d.freshness.stale_while_revalidate, f.stale_while_revalidate.map(|span| span.0));
+    set(&mut d.freshness.stale_if_error, f.stale_if_error.map(|span| span.0));
+    set(&mut d.freshness.negative, f.negative.map(|span| span.0));
+    set(&mut d.log.requests, file.log.requests);
+    for (place, raw) in file.pypi.into_iter().enumerate() {
+        let line = line_of(&text, raw.span().start);
+        let wrong = |text| ConfigError::File { path: path.into(), line, text };
+        let index = raw.into_inner().index(place, path, machine, wrong)?;
+        if d.pypi.iter().any(|has| has.name == index.name) {
+            return Err(wrong(format!("there are two [[pypi]] with the name {:?}", index.name)));
+        }
+        d.pypi.push(index);
+    }
+    Ok(config)
+}
+
+/// The text of a file with every key explained; see [`Config::default_toml`].
+pub(super) fn default_toml(indexes: &[Index]) -> String {
+    let mut text = HEAD.to_owned();
+    if indexes.is_empty() {
+        text.push_str(NO_INDEX);
+    }
+    for index in indexes {
+        // Writing to a String cannot fail.
+        let _ = write_index(&mut text, index);
+    }
+    text
+}
+
+fn write_index(text: &mut String, index: &Index) -> std::fmt::Result {
+    let quoted = |text: &str| toml::Value::from(text).to_string();
+    let list = |texts: Vec<String>| toml::Value::from(texts).to_string();
+    let one_line = index.origin.to_string().replace(|c: char| c.is_control(), " ");
+    writeln!(text, "\n# from {one_line}")?;
+    writeln!(text, "[[pypi]]\nname = {}\nurl = {}", quoted(&index.name), quoted(index.url.as_str()))?;
+    writeln!(text, "files = {}", list(index.files.iter().map(Url::to_string).collect()))?;
+    writeln!(text, "owns = {}", list(index.owns.clone()))?;
+    writeln!(text, "private = {}", index.private)?;
+    if let Some(username) = &index.username {
+        writeln!(text, "username = {}", quoted(username))?;
+    }
+    if index.password.is_some() {
+        text.push_str(
+            "# It has a password: put that into a file that only dpm can read, and name the file.\n",
+        );
+        text.push_str("# password_file = \"pypi.password\"\n");
+    }
+    Ok(())
+}
+
+fn set<T>(place: &mut T, stated: Option<T>) {
+    if let Some(stated) = stated {
+        *place = stated;
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    listen: Option<SocketAddr>,
+    data: Option<PathBuf>,
+    offline: Option<bool>,
+    proxy: Option<HttpUrl>,
+    store: StoreTable,
+    freshness: FreshnessTable,
+    log: LogTable,
+    pypi: Vec<toml::Spanned<IndexTable>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct StoreTable {
+    budget: Option<Share>,
+    free_margin: Option<Size>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FreshnessTable {
+    ttl: Option<Span>,
+    max_ttl: Option<Span>,
+    stale_while_revalidate: Option<Span>,
+    stale_if_error: Option<Span>,
+    negative: Option<Span>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LogTable {
+    requests: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IndexTable {
+    name: Option<String>,
+    url: String,
+    #[serde(default)]
+    files: Vec<HttpUrl>,
+    #[serde(default)]
+    owns: Vec<Glob>,
+    private: Option<bool>,
+    username: Option<String>,
+    password_file: Option<PathBuf>,
+    password_env: Option<String>,
+    /// Read only to be refused.
+    #[serde(rename = "password")]
+    _password: Option<ClearPassword>,
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct HttpUrl(Url);
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Glob(String);
+
+struct ClearPassword;
+
+impl TryFrom<String> for HttpUrl {
+    type Error = BadUrl;
+    fn try_from(text: String) -> Result<Self, BadUrl> {
+        http_url(&text).map(Self)
+    }
+}
+
+impl TryFrom<String> for Glob {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        name_glob(&text)
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is no glob of project names, as \"corp-*\" is"))
+    }
+}
+
+impl<'de> Deserialize<'de> for ClearPassword {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer)?;
+        Err(D::Error::custom(
+            "a password does not belong in this file: write password_file = \"PATH\" or password_env = \"NAME\"",
+        ))
+    }
+}
+
+impl IndexTable {
+    fn index(
+        self,
+        place: usize,
+        path: &Path,
+        machine: &Machine,
+        wrong: impl Fn(String) -> ConfigError,
+    ) -> Result<Index, ConfigError> {
+        let name = self.name.unwrap_or_else(|| default_name(place));
+        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || !name.chars().all(is_plain) {
+            return Err(wrong(format!("name {name:?} is not made of a-z, 0-9, '-', '_' and '.'")));
+        }
+        let stated = Index::from_url(name, &self.url, Origin::File(path.into()))
+            .map_err(|e| wrong(format!("url: {e}")))?;
+        let secret = read_password(&stated.name, path, self.password_file, self.password_env, machine)?;
+        if stated.password.is_some() && secret.is_some() {
+            return Err(wrong(format!(
+                "index {} has a password in its url and another beside it",
+                stated.name
+            )));
+        }
+        let username = self.username.or(stated.username);
+        let password = secret.or(stated.password);
+        Ok(Index {
+            files: self.files.into_iter().map(|url| super::without_userinfo(&url.0)).collect(),
+            owns: self.owns.into_iter().map(|glob| glob.0).collect(),
+            private: self.private.unwrap_or(username.is_some() || password.is_some()),
+            username,
+            password,
+            ..stated
+        })
+    }
+}
+
+fn read_password(
+    index: &str,
+    config: &Path,
+    file: Option<PathBuf>,
+    env: Option<String>,
+    machine: &Machine,
+) -> Result<Option<Secret>, ConfigError> {
+    let wrong = |text| ConfigError::Password { index: index.into(), text };
+    let secret = match (file, env) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => return Err(wrong("password_file and password_env exclude each other".into())),
+        (Some(file), None) => {
+            let file = config.parent().unwrap_or(Path::new("")).join(file);
+            let text = std::fs::read_to_string(&file)
+                .map_err(|e| wrong(format!("cannot read {}: {e}", file.display())))?;
+            text.trim_end_matches(['\r', '\n']).to_owned()
+        }
+        (None, Some(name)) => {
+            machine.var(&name).ok_or_else(|| wrong(format!("${name} is not set")))?.to_owned()
+        }
+    };
+    if secret.is_empty() { Err(wrong("it is empty".into())) } else { Ok(Some(Secret::new(secret))) }
+}
+
+/// What the parser says, without the excerpt that it shows (which may hold a secret), with the key that was meant.
+fn explain(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    let start = error.span().map_or(0, |span| span.start);
+    let mut message = error.message().lines().collect::<Vec<_>>().join(", ");
+    if message.starts_with("unknown field") {
+        let mut quoted = message.split('`').skip(1).step_by(2);
+        let unknown = quoted.next().unwrap_or_default();
+        let valid: Vec<&str> = quoted.filter(|key| *key != "password").collect();
+        let nearest = valid.iter().min_by_key(|key| distance(unknown, key));
+        let meant = match nearest {
+            Some(key) if distance(unknown, key) <= 1 + unknown.len() / 3 => {
+                format!("; did you mean {key:?}?")
+            }
+            _ => format!("; there are {}", valid.join(", ")),
+        };
+        message = format!("unknown key {unknown:?}{meant}");
+    } else if let Some((key, _)) = line_text(text, start).split_once('=')
+        && !key.trim().is_empty()
+        && !message.starts_with("missing field")
+    {
+        message = format!("{}: {message}", key.trim());
+    }
+    ConfigError::File { path: path.into(), line: line_of(text, start), text: message }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    1 + text.bytes().take(at).filter(|&byte| byte == b'\n').count()
+}
+
+fn line_text(text: &str, at: usize) -> &str {
+    text.lines().nth(line_of(text, at) - 1).unwrap_or_default()
+}
+
+/// Levenshtein's.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let next = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = row[j + 1];
+            row[j + 1] = next;
+        }
+    }
+    row[b.len()]
+}
+
+const HEAD: &str = r##"# dpm's configuration. What is commented out shows the default.
+# Flags outweigh the environment, that outweighs this file, this outweighs what is learned from pip and uv.
+# Sizes: "50GB", "500MiB". Times: "30s", "5m", "12h", "7d". Paths are relative to this file.
+
+# Where clients connect. Anything but a loopback address lets the network in. ($DPM_LISTEN, --listen)
+# listen = "127.0.0.1:3142"
+
+# Where packages are kept; the default is /var/lib/dpm for root, else ~/.local/share/dpm. ($DPM_DATA, --data)
+# data = "/var/lib/dpm"
+
+# Never ask an upstream: serve what is here. ($DPM_OFFLINE, --offline)
+# offline = false
+
+# The proxy on the way to upstreams. The usual proxy variables are not used, as they may lead here. ($DPM_PROXY)
+# proxy = "http://proxy.example.org:8080/"
+
+[store]
+# The most that packages may take: a share of the disk, or a size.
+# budget = "20%"
+# What stays free on the disk whatever the budget says.
+# free_margin = "1GB"
+
+[freshness]
+# How long an index page is believed when its upstream does not say.
+# ttl = "5m"
+# The most that is believed when its upstream does say.
+# max_ttl = "10m"
+# After that: how long the old page is served while a new one is fetched behind it.
+# stale_while_revalidate = "1m"
+# After that: how long the old page is served while the upstream fails.
+# stale_if_error = "30d"
+# How long "there is no such project" is believed.
+# negative = "60s"
+
+[log]
+# One line a request.
+# requests = true
+
+# Python indexes, in the order in which they are asked. Without any, dpm asks pip and uv which they use.
+#   name           in logs and metrics: a-z, 0-9, '-', '_', '.'
+#   url            of the simple API
+#   files          further places that its files may be fetched from
+#   owns           names that belong to this index and are never asked of another: "corp-*"
+#   private        true: never shown to peers; the default is true where there are credentials
+#   username       for Basic authentication
+#   password_file  the file that holds the password or token; or
+#   password_env   the environment variable that holds it
+"##;
+
+const NO_INDEX: &str = r#"# [[pypi]]
+# name = "pypi"
+# url = "https://index.example.org/simple/"
+# files = []
+# owns = []
+# private = false
+# username = "reader"
+# password_file = "pypi.password"
+"#;

@@ -1,0 +1,338 @@
+//! What dpm is told: flags, environment, `dpm.toml`, and what the machine's own package clients know.
+//!
+//! The daemon takes a plain [`Config`] and asks nothing else. This room reads files and runs clients; it opens no
+//! socket and never writes into the configuration it reads ([`crate::cli::setup`] does, with [`Handover`] as its
+//! memory).
+
+mod atomic;
+mod check;
+mod file;
+mod handover;
+mod index;
+mod learn;
+mod learned;
+mod machine;
+mod pip_conf;
+mod units;
+mod uv_toml;
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use url::Url;
+
+pub use check::{Finding, Severity};
+pub use handover::{Client, Handover};
+pub use index::{BadUrl, Index, Origin};
+pub use learn::{LearnError, learn_pypi};
+pub use learned::{LEARNED_TIME, load_learned, save_learned};
+pub use machine::{Machine, RUN_TIME, RunError};
+
+pub(crate) use atomic::replace;
+pub(crate) use index::{is_loopback, without_userinfo};
+pub(crate) use pip_conf::PipConf;
+pub(crate) use uv_toml::UvToml;
+
+/// Everything that the daemon needs to know before it starts.
+#[derive(Clone)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// The directory that holds the store and its index.
+    pub data: PathBuf,
+    /// Never ask an upstream.
+    pub offline: bool,
+    /// How much disk to use.
+    pub store: Store,
+    /// How long an index may be believed.
+    pub freshness: Freshness,
+    /// What is written to the log.
+    pub log: Log,
+    /// The proxy on the way to upstreams; the environment's proxy variables are not used (dpm may be behind them).
+    pub proxy: Option<Url>,
+    /// Python indexes, in the order in which they are asked.
+    pub pypi: Vec<Index>,
+    /// When `pypi` was learned from the machine's clients; `None` when it was stated.
+    pub learned: Option<SystemTime>,
+}
+
+/// How much disk to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// The most that the store may take.
+    pub budget: Budget,
+    /// Bytes that stay free on the disk whatever the budget says.
+    pub free_margin_bytes: u64,
+}
+
+/// The most that the store may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    /// Percent of the disk that the data directory is on, 1 to 100.
+    Share(u8),
+    /// Bytes.
+    Bytes(u64),
+}
+
+/// How long an index may be believed (RFC 9111 and RFC 5861 give the words).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freshness {
+    /// Used when the upstream states none.
+    pub ttl: Duration,
+    /// The most that is believed of what the upstream states.
+    pub max_ttl: Duration,
+    /// After the end of freshness: served at once, revalidated behind it.
+    pub stale_while_revalidate: Duration,
+    /// After the end of freshness: served while the upstream fails.
+    pub stale_if_error: Duration,
+    /// How long "there is no such project" is believed.
+    pub negative: Duration,
+}
+
+/// What is written to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// One line a request.
+    pub requests: bool,
+}
+
+/// What the command line says; everything else comes from the environment, the file, or is learned.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--config`: the file to read instead of the usual places.
+    pub config: Option<PathBuf>,
+    /// `--data`: the data directory.
+    pub data: Option<PathBuf>,
+    /// `--listen`.
+    pub listen: Option<SocketAddr>,
+    /// `--upstream NAME=URL`, NAME an ecosystem (`pypi`); repeatable, the first is asked first.
+    pub upstreams: Vec<String>,
+    /// `--offline`.
+    pub offline: bool,
+    /// `--relearn`: ask the clients again although what they said is still remembered.
+    pub relearn: bool,
+}
+
+impl Config {
+    /// Puts flags, environment, file and what the clients know together, in this order of weight.
+    ///
+    /// Runs `pip` or `uv` (at most [`RUN_TIME`] each) only when nobody names an index and nothing younger
+    /// than [`LEARNED_TIME`] is remembered. Writes nothing: the caller keeps what was learned with [`save_learned`].
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        Self::load_on(flags, &Machine::here())
+    }
+
+    /// [`Config::load`] with the machine given.
+    pub fn load_on(flags: &Flags, machine: &Machine) -> Result<Self, ConfigError> {
+        let mut config = Self::stated(flags, machine)?;
+        if !config.pypi.is_empty() {
+            return Ok(config);
+        }
+        let remembered = if flags.relearn { None } else { load_learned(&config.data, SystemTime::now()) };
+        let (at, pypi) = match remembered {
+            Some(remembered) => remembered,
+            None => (SystemTime::now(), learn_pypi(machine, config.listen.port())?),
+        };
+        config.learned = Some(at);
+        config.pypi = pypi;
+        Ok(config)
+    }
+
+    /// Only what flags, environment and file say: `pypi` is empty when none of them names an index. Runs no client.
+    pub fn stated(flags: &Flags, machine: &Machine) -> Result<Self, ConfigError> {
+        let mut config = match Self::find_file(flags, machine) {
+            Some(path) => file::read(&path, machine)?,
+            None => Self::defaults(),
+        };
+        config.take_environment(machine)?;
+        if let Some(listen) = flags.listen {
+            config.listen = listen;
+        }
+        if let Some(data) = &flags.data {
+            config.data.clone_from(data);
+        }
+        config.offline |= flags.offline;
+        if !flags.upstreams.is_empty() {
+            config.pypi = upstreams(flags.upstreams.iter().map(String::as_str), &Origin::Flag)
+                .map_err(|text| ConfigError::Flag { flag: "--upstream", text })?;
+        }
+        if config.data.as_os_str().is_empty() {
+            config.data = default_data(machine)?;
+        }
+        config.data = std::path::absolute(&config.data)
+            .map_err(|source| ConfigError::Read { path: config.data.clone(), source })?;
+        Ok(config)
+    }
+
+    /// The file that would be read: `--config`, `$DPM_CONFIG`, then the user's and the system's if they exist.
+    pub fn find_file(flags: &Flags, machine: &Machine) -> Option<PathBuf> {
+        if let Some(path) = flags.config.clone().or_else(|| machine.path("DPM_CONFIG")) {
+            return Some(path);
+        }
+        let user = machine.config_home().map(|dir| dir.join("dpm/dpm.toml"));
+        user.into_iter().chain([machine.at("etc/dpm/dpm.toml")]).find(|path| path.exists())
+    }
+
+    /// The text of a `dpm.toml` in which every key is explained and these indexes are filled in.
+    ///
+    /// Passwords are left out: the text says where to put them.
+    pub fn default_toml(indexes: &[Index]) -> String {
+        file::default_toml(indexes)
+    }
+
+    fn defaults() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+            data: PathBuf::new(),
+            offline: false,
+            store: Store { budget: Budget::Share(20), free_margin_bytes: 1_000_000_000 },
+            freshness: Freshness {
+                ttl: Duration::from_secs(5 * 60),
+                max_ttl: Duration::from_secs(10 * 60),
+                stale_while_revalidate: Duration::from_secs(60),
+                stale_if_error: Duration::from_secs(30 * 24 * 3600),
+                negative: Duration::from_secs(60),
+            },
+            log: Log { requests: true },
+            proxy: None,
+            pypi: Vec::new(),
+            learned: None,
+        }
+    }
+
+    fn take_environment(&mut self, machine: &Machine) -> Result<(), ConfigError> {
+        let wrong = |name, text: String| ConfigError::Environment { name, text };
+        if let Some(data) = machine.path("DPM_DATA") {
+            self.data = data;
+        }
+        if let Some(listen) = machine.var("DPM_LISTEN") {
+            self.listen = listen.parse().map_err(|_| {
+                wrong("DPM_LISTEN", format!("{listen:?} is no ADDRESS:PORT, as 127.0.0.1:3142 is"))
+            })?;
+        }
+        if let Some(offline) = machine.var("DPM_OFFLINE") {
+            self.offline = match offline.to_ascii_lowercase().as_str() {
+                "1" | "true" | "yes" | "on" => true,
+                "0" | "false" | "no" | "off" => false,
+                _ => return Err(wrong("DPM_OFFLINE", format!("{offline:?} is neither true nor false"))),
+            };
+        }
+        if let Some(proxy) = machine.var("DPM_PROXY") {
+            self.proxy = Some(index::http_url(proxy).map_err(|e| wrong("DPM_PROXY", e.to_string()))?);
+        }
+        if let Some(all) = machine.var("DPM_UPSTREAM") {
+            self.pypi = upstreams(all.split_whitespace(), &Origin::Environment)
+                .map_err(|text| wrong("DPM_UPSTREAM", text))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Config {
+    /// Leaves out what a proxy's URL says of its user.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("listen", &self.listen)
+            .field("data", &self.data)
+            .field("offline", &self.offline)
+            .field("store", &self.store)
+            .field("freshness", &self.freshness)
+            .field("log", &self.log)
+            .field("proxy", &self.proxy.as_ref().map(|proxy| without_userinfo(proxy).to_string()))
+            .field("pypi", &self.pypi)
+            .field("learned", &self.learned)
+            .finish()
+    }
+}
+
+/// `pypi=URL` texts, in order.
+fn upstreams<'a>(texts: impl Iterator<Item = &'a str>, origin: &Origin) -> Result<Vec<Index>, String> {
+    let mut indexes = Vec::new();
+    for text in texts {
+        let (ecosystem, url) = text
+            .split_once('=')
+            .filter(|(name, _)| !name.contains([':', '/']))
+            .ok_or("an upstream is written pypi=https://index.example.org/simple/")?;
+        if ecosystem != "pypi" {
+            return Err(format!("{ecosystem:?} is no ecosystem that dpm knows; there is pypi"));
+        }
+        let name = index::default_name(indexes.len());
+        indexes.push(Index::from_url(name, url, origin.clone()).map_err(|e| e.to_string())?);
+    }
+    Ok(indexes)
+}
+
+/// Where a service's and a user's data is expected to be.
+fn default_data(machine: &Machine) -> Result<PathBuf, ConfigError> {
+    if machine.superuser {
+        return Ok(machine.at("var/lib/dpm"));
+    }
+    machine.data_home().map(|dir| dir.join("dpm")).ok_or(ConfigError::NoHome)
+}
+
+/// The port on which the best-known cache of this kind listens, so that probing clients find us.
+const DEFAULT_PORT: u16 = 3142;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file that was named, or a directory, cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// What was to be read.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The file says something that has no meaning here.
+    #[error("{}:{line}: {text}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong and what would be right.
+        text: String,
+    },
+    /// A flag has no meaning.
+    #[error("{flag}: {text}")]
+    Flag {
+        /// The flag.
+        flag: &'static str,
+        /// What is wrong and what would be right.
+        text: String,
+    },
+    /// An environment variable has no meaning.
+    #[error("${name}: {text}")]
+    Environment {
+        /// The variable.
+        name: &'static str,
+        /// What is wrong and what would be right.
+        text: String,
+    },
+    /// The password of an index cannot be had.
+    #[error("the password of index {index}: {text}")]
+    Password {
+        /// The index's name.
+        index: String,
+        /// What is missing.
+        text: String,
+    },
+    /// No index is named, and none can be learned.
+    #[error(transparent)]
+    Learn(#[from] LearnError),
+    /// No data directory is named, and there is no home to put one.
+    #[error("no place for data: neither --data nor $DPM_DATA nor $XDG_DATA_HOME nor $HOME is set")]
+    NoHome,
+}
+
+fn read_text(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })
+}
+
+#[cfg(test)]
+mod tests;

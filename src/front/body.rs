@@ -1,0 +1,101 @@
+//! The body of an answer, and the note of what became of it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::fetch::{self, FetchError};
+
+use super::metrics::Note;
+
+/// The body of an answer.
+pub struct Out {
+    kind: Kind,
+    /// Written down when the body is dropped: complete or cut off.
+    note: Option<Note>,
+}
+
+enum Kind {
+    Empty,
+    /// `HEAD`: nothing is sent, the length is told.
+    Told(u64),
+    Full(Bytes),
+    Stream(fetch::Body),
+}
+
+impl Out {
+    /// No bytes.
+    pub fn empty() -> Self {
+        Self { kind: Kind::Empty, note: None }
+    }
+
+    /// Bytes in memory.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        Self { kind: Kind::Full(bytes.into()), note: None }
+    }
+
+    /// The answer to a `HEAD` whose `GET` would have `length` bytes.
+    pub fn told(length: u64) -> Self {
+        Self { kind: Kind::Told(length), note: None }
+    }
+
+    /// Bytes of an artifact as they come.
+    pub fn stream(body: fetch::Body) -> Self {
+        Self { kind: Kind::Stream(body), note: None }
+    }
+
+    /// Has this written down when the body ends.
+    pub(super) fn with_note(mut self, note: Note) -> Self {
+        self.note = Some(note);
+        self
+    }
+}
+
+impl Body for Out {
+    type Data = Bytes;
+    type Error = FetchError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, FetchError>>> {
+        let this = self.get_mut();
+        let next = match &mut this.kind {
+            Kind::Empty | Kind::Told(_) => return Poll::Ready(None),
+            Kind::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.kind = Kind::Empty;
+                Poll::Ready(Some(Ok(bytes)))
+            }
+            Kind::Stream(body) => body.poll_next(cx),
+        };
+        if let (Some(note), Poll::Ready(next)) = (&mut this.note, &next) {
+            match next {
+                Some(Ok(bytes)) => note.bytes += bytes.len() as u64,
+                Some(Err(e)) => note.cut = Some(e.to_string()),
+                None => {}
+            }
+        }
+        next.map(|next| next.map(|bytes| bytes.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Told(_) => false,
+            Kind::Full(bytes) => bytes.is_empty(),
+            Kind::Stream(body) => body.remaining() == Some(0),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Told(length) => SizeHint::with_exact(*length),
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Stream(body) => body.remaining().map_or_else(SizeHint::new, SizeHint::with_exact),
+        }
+    }
+}

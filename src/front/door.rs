@@ -1,0 +1,162 @@
+//! One handler: what a request is for, and who answers it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use crate::base::limits;
+use crate::fetch::Fetch;
+use crate::resolve::Resolve;
+use crate::rt::{Clock, Gate};
+
+use super::body::Out;
+use super::metrics::{Metrics, Note, family, value};
+use super::pypi::{Ask, Pypi};
+use super::reply::Reply;
+use super::server::{Answering, Handler};
+
+/// Answers clients; clones are one.
+#[derive(Clone)]
+pub struct Door {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pypi: Pypi,
+    metrics: Arc<Metrics>,
+    gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
+    disk: Gate,
+}
+
+/// What [`Door`] is made of.
+pub struct Parts {
+    /// Names.
+    pub resolve: Resolve,
+    /// Bytes.
+    pub fetch: Fetch,
+    /// Tells ages.
+    pub clock: Clock,
+    /// For the blocking part of an answer.
+    pub disk: Gate,
+    /// Counts and logs.
+    pub metrics: Arc<Metrics>,
+    /// Looks at what the door may not know itself. May block for a moment.
+    pub gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
+}
+
+/// The state of the node in numbers, for `/readyz` and `/metrics`.
+#[derive(Clone, Debug, Default)]
+pub struct Gauges {
+    /// Why the node is not ready to store and serve; empty when it is.
+    pub not_ready: Vec<String>,
+    /// Name, kind (`counter` or `gauge`), help and value of each further metric.
+    pub metrics: Vec<(&'static str, &'static str, &'static str, u64)>,
+}
+
+impl Door {
+    /// A door to these rooms.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { resolve, fetch, clock, disk, metrics, gauges } = parts;
+        let pypi = Pypi { resolve, fetch, clock, disk: disk.clone() };
+        Self { inner: Arc::new(Inner { pypi, metrics, gauges, disk }) }
+    }
+}
+
+impl Handler for Door {
+    fn answer(&self, client: IpAddr, request: Request<Incoming>) -> Answering {
+        // A body is never asked for: hyper reads past a small one and closes on a large one.
+        let (request, _) = request.into_parts();
+        let note = Note::new(&self.inner.metrics, client, &request);
+        if let Some(reply) = refused(&request) {
+            return Answering::Now(Some(finish(reply, note)));
+        }
+        let path = request.uri.path();
+        let Some(below) = path.strip_prefix("/pypi").filter(|p| p.starts_with('/')) else {
+            let inner = self.inner.clone();
+            return Answering::Later(Box::pin(async move {
+                let reply = inner.own(&request).await;
+                finish(reply, note)
+            }));
+        };
+        let ask = self.inner.pypi.read(&request, below);
+        if let Ask::Done(reply) = ask {
+            return Answering::Now(Some(finish(reply, note)));
+        }
+        if let Some(reply) = self.inner.pypi.peek(&request, &ask) {
+            return Answering::Now(Some(finish(reply, note)));
+        }
+        let inner = self.inner.clone();
+        Answering::Later(Box::pin(async move {
+            let reply = inner.pypi.answer(&request, ask).await;
+            finish(reply, note)
+        }))
+    }
+}
+
+/// What no ecosystem would answer.
+fn refused(request: &http::request::Parts) -> Option<Reply> {
+    if !matches!(request.method, Method::GET | Method::HEAD) {
+        let mut reply = Reply::text(StatusCode::METHOD_NOT_ALLOWED, "dpm: only GET and HEAD");
+        reply.set(header::ALLOW, "GET, HEAD");
+        return Some(reply);
+    }
+    if request.uri.path().len() > limits::PATH_BYTES {
+        return Some(Reply::text(StatusCode::URI_TOO_LONG, "dpm: the path is too long"));
+    }
+    None
+}
+
+fn finish(reply: Reply, mut note: Note) -> Response<Out> {
+    note.status = reply.status.as_u16();
+    note.cache = reply.cache;
+    note.promised = http_body::Body::size_hint(&reply.body).exact();
+    let Reply { status, headers, body, cache } = reply;
+    Reply { status, headers, body: body.with_note(note), cache }.send()
+}
+
+impl Inner {
+    /// Our own pages.
+    async fn own(self: &Arc<Self>, request: &http::request::Parts) -> Reply {
+        match request.uri.path() {
+            "/" => Reply::text(StatusCode::OK, &greeting()),
+            "/healthz" => Reply::text(StatusCode::OK, "ok"),
+            "/readyz" => {
+                let gauges = self.look().await;
+                match gauges.not_ready.is_empty() {
+                    true => Reply::text(StatusCode::OK, "ready"),
+                    false => Reply::text(StatusCode::SERVICE_UNAVAILABLE, &gauges.not_ready.join("\n")),
+                }
+            }
+            "/metrics" => {
+                let gauges = self.look().await;
+                let mut text = self.metrics.text();
+                family(&mut text, "dpm_build_info", "gauge", "Always 1.");
+                text.push_str(concat!("dpm_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n"));
+                for (name, kind, help, number) in gauges.metrics {
+                    value(&mut text, name, kind, help, number);
+                }
+                let mut reply = Reply::text(StatusCode::OK, text.trim_end());
+                reply.set(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
+                reply
+            }
+            _ => Reply::text(StatusCode::NOT_FOUND, "dpm: nothing is here; see /"),
+        }
+    }
+
+    async fn look(self: &Arc<Self>) -> Gauges {
+        let inner = self.clone();
+        self.disk.run(move || (inner.gauges)()).await
+    }
+}
+
+fn greeting() -> String {
+    format!(
+        "dpm {}: a pull-through cache for packages\n\n\
+         pip:  pip install --index-url http://HOST:PORT/pypi/simple/ PACKAGE\n\
+         uv:   uv pip install --default-index http://HOST:PORT/pypi/simple/ PACKAGE\n\n\
+         /healthz  /readyz  /metrics",
+        env!("CARGO_PKG_VERSION")
+    )
+}

@@ -1,0 +1,19 @@
+//! The door: accepts clients, one handler for all ecosystems, the table from errors to HTTP.
+//!
+//! Knows `resolve` for names and `fetch` for bytes, and is the only one that visits both. Knows nothing of
+//! peers, rooms or upstreams.
+
+mod body;
+mod conditions;
+mod connection;
+mod door;
+mod metrics;
+mod pypi;
+mod reply;
+mod server;
+
+pub use body::Out;
+pub use conditions::{Ranged, ranged};
+pub use door::{Door, Gauges, Parts};
+pub use metrics::Metrics;
+pub use server::{Answering, Handler, Listener, serve};

@@ -1,0 +1,297 @@
+//! The PyPI door: `/pypi/simple/…` and `/pypi/files/…`.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts as Request;
+use http::{HeaderValue, Method, StatusCode, header};
+
+use crate::base::Artifact;
+use crate::eco::pypi::{self, FileWant, Form, Part, Want};
+use crate::fetch::{Content, Fetch, FetchError, Via};
+use crate::resolve::{Located, PageAnswer, PageKey, Resolve, State};
+use crate::rt::{Clock, Gate};
+use crate::store::Stored;
+
+use super::body::Out;
+use super::conditions::{Ranged, accepts_gzip, if_range_holds, matches, ranged};
+use super::metrics::Cache;
+use super::reply::Reply;
+
+/// Answers what lies below `/pypi`.
+#[derive(Clone)]
+pub(super) struct Pypi {
+    pub(super) resolve: Resolve,
+    pub(super) fetch: Fetch,
+    pub(super) clock: Clock,
+    pub(super) disk: Gate,
+}
+
+/// What a request asks for, read once.
+pub(super) enum Ask {
+    Page { key: PageKey, form: Form, gzip: bool, refresh: bool },
+    File(FileWant),
+    /// Answered already.
+    Done(Reply),
+}
+
+impl Pypi {
+    /// Reads a request; `path` is below the mount point.
+    pub(super) fn read(&self, request: &Request, path: &str) -> Ask {
+        let query = request.uri.query();
+        let key = match pypi::want(path, query) {
+            Err(e) => return Ask::Done(Reply::text(StatusCode::BAD_REQUEST, &format!("dpm: {e}"))),
+            Ok(Want::Unknown) => return Ask::Done(Reply::text(StatusCode::NOT_FOUND, "dpm: nothing is here; see /")),
+            Ok(Want::Redirect(to)) => {
+                let mut reply = Reply::text(StatusCode::MOVED_PERMANENTLY, &to);
+                reply.put(header::LOCATION, &to);
+                return Ask::Done(reply);
+            }
+            Ok(Want::File(want)) => return Ask::File(want),
+            Ok(Want::Root) => PageKey::Root,
+            Ok(Want::Project(name)) => PageKey::Project(name),
+        };
+        let Some(form) = pypi::negotiate(text(request, header::ACCEPT), query) else {
+            let mut reply = Reply::text(
+                StatusCode::NOT_ACCEPTABLE,
+                "dpm: a page is application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html or text/html",
+            );
+            reply.set(header::VARY, "Accept");
+            return Ask::Done(reply);
+        };
+        let gzip = text(request, header::ACCEPT_ENCODING).is_some_and(accepts_gzip);
+        // pip sends `max-age=0` with every request; only `no-cache` says that somebody asked for news.
+        let refresh = text(request, header::CACHE_CONTROL).is_some_and(|v| v.contains("no-cache"));
+        Ask::Page { key, form, gzip, refresh }
+    }
+
+    /// The answer, if it is in memory.
+    pub(super) fn peek(&self, request: &Request, ask: &Ask) -> Option<Reply> {
+        match ask {
+            Ask::Page { key, form, gzip, refresh: false } => {
+                let page = self.resolve.peek(key, *form, *gzip)?;
+                Some(page_reply(request, &page, *form))
+            }
+            Ask::File(want) => {
+                let digest = match want.part {
+                    Part::Whole => want.digest?,
+                    Part::Metadata => self.resolve.peek_metadata(want)?,
+                    Part::Provenance => return None,
+                };
+                Some(self.content_reply(request, self.fetch.peek(&digest)?, want))
+            }
+            _ => None,
+        }
+    }
+
+    /// The answer, whatever it takes.
+    pub(super) async fn answer(&self, request: &Request, ask: Ask) -> Reply {
+        match ask {
+            Ask::Done(reply) => reply,
+            Ask::Page { key, form, gzip, refresh } => {
+                match self.resolve.page(key, form, gzip, refresh).await {
+                    Ok(page) => page_reply(request, &page, form),
+                    Err(e) => Reply::from(&e),
+                }
+            }
+            Ask::File(want) => self.file(request, &want).await.unwrap_or_else(|reply| *reply),
+        }
+    }
+
+    async fn file(&self, request: &Request, want: &FileWant) -> Result<Reply, Box<Reply>> {
+        let failed = |e: FetchError| Box::new(Reply::from(&e));
+        // A digest that vouches for itself needs no index: it may even have forgotten the file by now.
+        let known = want.digest.filter(|d| want.part == Part::Whole && d.is_strong());
+        if let Some(digest) = known
+            && let Some(content) = self.fetch.load(&digest).await.map_err(failed)?
+        {
+            return Ok(self.content_reply(request, content, want));
+        }
+        let located = self.resolve.locate(want).await.map_err(|e| Box::new(Reply::from(&e)))?;
+        let content = match located {
+            Located::Artifact(artifact) if request.method == Method::HEAD => {
+                return self.told(request, artifact, want).await.map_err(failed);
+            }
+            Located::Artifact(artifact) => self.fetch.open(artifact).await.map_err(failed)?,
+            Located::InWheel(wheel) => self.metadata_of(wheel).await?,
+        };
+        Ok(self.content_reply(request, content, want))
+    }
+
+    /// Answers a `HEAD` without downloading.
+    async fn told(&self, request: &Request, artifact: Artifact, want: &FileWant) -> Result<Reply, FetchError> {
+        let digest = artifact.digest;
+        if let Some(digest) = digest.filter(|d| d.is_strong())
+            && let Some(content) = self.fetch.load(&digest).await?
+        {
+            return Ok(self.content_reply(request, content, want));
+        }
+        let size = self.fetch.measure(artifact).await?;
+        let mut reply = Reply::new(StatusCode::OK, Cache::Miss, size.map_or_else(Out::empty, Out::told));
+        file_headers(&mut reply, want, digest.map(|d| d.hex()).as_deref());
+        reply.age(Duration::ZERO);
+        if let Some(size) = size {
+            reply.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+            reply.set(header::ACCEPT_RANGES, "bytes");
+        }
+        Ok(reply)
+    }
+
+    /// The metadata of a wheel whose index has none: taken from the verified wheel, kept under its digest.
+    async fn metadata_of(&self, wheel: Artifact) -> Result<Content, Box<Reply>> {
+        let failed = |e: FetchError| Box::new(Reply::from(&e));
+        let stored = self.fetch.complete(wheel.clone()).await.map_err(failed)?;
+        let name = format!("metadata\0{}", stored.sha256);
+        if let Some(digest) = self.fetch.pinned(name.clone()).await.map_err(failed)?
+            && let Some(content) = self.fetch.load(&digest).await.map_err(failed)?
+        {
+            return Ok(content);
+        }
+        let filename = wheel.filename.clone();
+        let read = move || pypi::wheel_metadata(Cursor { stored, at: 0 }, &filename);
+        let bytes = self.disk.run(read).await.map_err(|e| {
+            let text = format!("dpm: {}: {e}", wheel.filename);
+            Box::new(Reply::text(StatusCode::BAD_GATEWAY, &text))
+        })?;
+        let metadata = Artifact { filename: format!("{}.metadata", wheel.filename), ..wheel };
+        let digest = self.fetch.keep(bytes, &metadata, name).await.map_err(failed)?;
+        match self.fetch.load(&digest).await.map_err(failed)? {
+            Some(content) => Ok(content),
+            None => Err(failed(FetchError::GivenUp(metadata.filename))),
+        }
+    }
+
+    fn content_reply(&self, request: &Request, content: Content, want: &FileWant) -> Reply {
+        let cache = match content.via {
+            Via::Store => Cache::Hit,
+            Via::Upstream => Cache::Miss,
+            Via::Passed => Cache::Bypass,
+        };
+        let etag = content.digest.map(|d| d.hex());
+        let age = content.stored_at.map_or(Duration::ZERO, |at| self.clock.now().since(at));
+        let quoted = etag.as_ref().map(|e| format!("\"{e}\""));
+        if let (Some(etag), Some(wanted)) = (&quoted, text(request, header::IF_NONE_MATCH))
+            && matches(wanted, etag)
+        {
+            let mut reply = Reply::new(StatusCode::NOT_MODIFIED, cache, Out::empty());
+            file_headers(&mut reply, want, content.digest.map(|d| d.hex()).as_deref());
+            reply.age(age);
+            return reply;
+        }
+        let holds = if_range_holds(text(request, header::IF_RANGE), quoted.as_deref());
+        let range = text(request, header::RANGE).filter(|_| holds && request.method == Method::GET);
+        let range = match (range, content.size) {
+            (Some(range), Some(size)) => ranged(range, size),
+            _ => Ranged::Whole,
+        };
+        let size = content.size;
+        let mut reply = match (range, size) {
+            (Ranged::Unsatisfiable, Some(size)) => {
+                let mut reply = Reply::text(StatusCode::RANGE_NOT_SATISFIABLE, "dpm: the file ends before that");
+                reply.put(header::CONTENT_RANGE, &format!("bytes */{size}"));
+                return reply;
+            }
+            (Ranged::Part { first, length }, Some(size)) => {
+                let body = Out::stream(content.body(first, Some(length)));
+                let mut reply = Reply::new(StatusCode::PARTIAL_CONTENT, cache, body);
+                let range = format!("bytes {first}-{}/{size}", first + length - 1);
+                reply.put(header::CONTENT_RANGE, &range);
+                reply
+            }
+            (_, Some(size)) if request.method == Method::HEAD => {
+                let mut reply = Reply::new(StatusCode::OK, cache, Out::told(size));
+                reply.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+                reply
+            }
+            _ => Reply::new(StatusCode::OK, cache, Out::stream(content.body(0, None))),
+        };
+        if size.is_some() {
+            reply.set(header::ACCEPT_RANGES, "bytes");
+        }
+        file_headers(&mut reply, want, etag.as_deref());
+        reply.age(age);
+        reply
+    }
+}
+
+fn page_reply(request: &Request, page: &PageAnswer, form: Form) -> Reply {
+    let cache = match page.state {
+        State::Hit => Cache::Hit,
+        State::Miss => Cache::Miss,
+        State::Stale => Cache::Stale,
+    };
+    let rendered = &page.rendered;
+    let same = text(request, header::IF_NONE_MATCH).is_some_and(|wanted| matches(wanted, &rendered.etag));
+    let mut reply = match (same, request.method == Method::HEAD) {
+        (true, _) => Reply::new(StatusCode::NOT_MODIFIED, cache, Out::empty()),
+        (_, true) => {
+            let length = rendered.body.len() as u64;
+            let mut reply = Reply::new(StatusCode::OK, cache, Out::told(length));
+            reply.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            reply
+        }
+        _ => Reply::new(StatusCode::OK, cache, Out::full(rendered.body.clone())),
+    };
+    reply.set(header::CONTENT_TYPE, form.content_type());
+    reply.put(header::ETAG, &rendered.etag);
+    reply.set(header::VARY, "Accept, Accept-Encoding");
+    if rendered.gzip {
+        reply.set(header::CONTENT_ENCODING, "gzip");
+    }
+    let max_age = match page.state {
+        State::Stale => 0,
+        _ => page.fresh_for.as_secs(),
+    };
+    reply.put(header::CACHE_CONTROL, &format!("max-age={max_age}"));
+    reply.age(page.age);
+    if page.state == State::Stale {
+        // RFC 5861 and the Warning header that RFC 9111 retired: kept because people know to look for it.
+        reply.set(header::WARNING, "110 dpm \"the upstream has not confirmed this\"");
+    }
+    reply
+}
+
+fn file_headers(reply: &mut Reply, want: &FileWant, etag: Option<&str>) {
+    match want.part {
+        Part::Whole => reply.set(header::CONTENT_TYPE, pypi::content_type(&want.filename)),
+        part => reply.set(header::CONTENT_TYPE, pypi::content_type(part.suffix())),
+    }
+    if let Some(etag) = etag {
+        reply.put(header::ETAG, &format!("\"{etag}\""));
+    }
+    // A link with a strong digest means the same bytes for ever; what belongs to a file may be added later.
+    let immutable = want.part == Part::Whole && want.digest.is_some_and(|d| d.is_strong());
+    let lasting = if immutable { "public, max-age=31536000, immutable" } else { "public, max-age=600" };
+    reply.set(header::CACHE_CONTROL, lasting);
+}
+
+pub(super) fn text(request: &Request, name: header::HeaderName) -> Option<&str> {
+    request.headers.get(name)?.to_str().ok()
+}
+
+/// A stored artifact as `std::io` readers want it.
+struct Cursor {
+    stored: Arc<Stored>,
+    at: u64,
+}
+
+impl io::Read for Cursor {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.stored.read(buffer, self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+impl io::Seek for Cursor {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            io::SeekFrom::Start(at) => Some(at),
+            io::SeekFrom::End(by) => self.stored.size.checked_add_signed(by),
+            io::SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = at.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "before the start"))?;
+        Ok(self.at)
+    }
+}
