@@ -11,3 +11,6 @@ pub mod upstream;
 pub mod eco;
 pub mod resolve;
 pub mod front;
+pub mod cli;
+pub mod config;
+pub mod daemon;

@@ -1,2 +1,13 @@
 //! The `dpm` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match dpm::cli::run() {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            eprintln!("dpm: {e:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -40,7 +40,7 @@ impl Algorithm {
     }
 
     /// Length of a digest in bytes.
-    pub const fn len(self) -> usize {
+    pub const fn digest_len(self) -> usize {
         match self {
             Self::Md5 => 16,
             Self::Sha1 => 20,
@@ -85,7 +85,7 @@ pub struct Digest {
 impl Digest {
     /// From the raw bytes of a digest; `None` when the length is not the algorithm's.
     pub fn new(algorithm: Algorithm, bytes: &[u8]) -> Option<Self> {
-        if bytes.len() != algorithm.len() {
+        if bytes.len() != algorithm.digest_len() {
             return None;
         }
         let mut all = [0; 64];
@@ -96,7 +96,7 @@ impl Digest {
     /// From hex in either case.
     pub fn parse(algorithm: Algorithm, hex: &str) -> Result<Self, DigestError> {
         let hex = hex.as_bytes();
-        if hex.len() != 2 * algorithm.len() {
+        if hex.len() != 2 * algorithm.digest_len() {
             return Err(DigestError::Length { algorithm, digits: hex.len() });
         }
         let mut bytes = [0; 64];
@@ -112,9 +112,9 @@ impl Digest {
         self.algorithm
     }
 
-    /// The digest's own bytes, as many as [`Algorithm::len`].
+    /// The digest's own bytes, as many as [`Algorithm::digest_len`].
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.algorithm.len()]
+        &self.bytes[..self.algorithm.digest_len()]
     }
 
     /// See [`Algorithm::is_strong`].
@@ -252,7 +252,7 @@ pub enum DigestError {
     #[error("a digest is written algorithm:hex")]
     NoAlgorithm,
     /// Too few or too many hex digits.
-    #[error("{algorithm} has {} hex digits, not {digits}", 2 * algorithm.len())]
+    #[error("{algorithm} has {} hex digits, not {digits}", 2 * algorithm.digest_len())]
     Length {
         /// What was named.
         algorithm: Algorithm,

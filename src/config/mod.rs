@@ -31,6 +31,9 @@ pub use learn::{LearnError, learn_pypi};
 pub use learned::{LEARNED_TIME, load_learned, save_learned};
 pub use machine::{Machine, RUN_TIME, RunError};
 
+pub use crate::resolve::Freshness;
+pub use crate::store::Budget;
+
 pub(crate) use atomic::replace;
 pub(crate) use index::{is_loopback, without_userinfo};
 pub(crate) use pip_conf::PipConf;
@@ -66,30 +69,6 @@ pub struct Store {
     pub budget: Budget,
     /// Bytes that stay free on the disk whatever the budget says.
     pub free_margin_bytes: u64,
-}
-
-/// The most that the store may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Budget {
-    /// Percent of the disk that the data directory is on, 1 to 100.
-    Share(u8),
-    /// Bytes.
-    Bytes(u64),
-}
-
-/// How long an index may be believed (RFC 9111 and RFC 5861 give the words).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Freshness {
-    /// Used when the upstream states none.
-    pub ttl: Duration,
-    /// The most that is believed of what the upstream states.
-    pub max_ttl: Duration,
-    /// After the end of freshness: served at once, revalidated behind it.
-    pub stale_while_revalidate: Duration,
-    /// After the end of freshness: served while the upstream fails.
-    pub stale_if_error: Duration,
-    /// How long "there is no such project" is believed.
-    pub negative: Duration,
 }
 
 /// What is written to the log.

@@ -44,6 +44,24 @@ struct Inner {
     counters: Counters,
 }
 
+/// The handles that [`Fetch`] works with.
+pub struct Parts {
+    /// Where artifacts are kept.
+    pub store: Store,
+    /// Asks upstreams.
+    pub client: Client,
+    /// The configured upstreams.
+    pub sites: Vec<Site>,
+    /// For blocking reads.
+    pub disk: Gate,
+    /// For downloads.
+    pub net: Gate,
+    /// Owns flights, which outlive the requests that started them.
+    pub tasks: Tasks,
+    /// Never ask an upstream.
+    pub offline: bool,
+}
+
 /// What makes two requests one flight: the digest, or the address where no digest is known. Never the address
 /// alone where a digest is: two indexes may promise different bytes under one address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -104,32 +122,12 @@ enum Source {
 
 
 impl Fetch {
-    /// A fetcher over `store`, asking `sites` (by name) through `client`.
-    ///
-    /// `disk` and `net` bound blocking reads and downloads; flights run in `tasks`.
-    #[expect(clippy::too_many_arguments, reason = "the handles it needs, each once")]
-    pub fn new(
-        store: Store,
-        client: Client,
-        sites: impl IntoIterator<Item = Site>,
-        disk: Gate,
-        net: Gate,
-        tasks: Tasks,
-        offline: bool,
-    ) -> Self {
+    /// A fetcher with these handles.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { store, client, sites, disk, net, tasks, offline } = parts;
         let sites = sites.into_iter().map(|s| (s.name.clone(), s)).collect();
-        let inner = Inner {
-            store,
-            client,
-            sites,
-            disk,
-            net,
-            tasks,
-            offline,
-            flights: Mutex::default(),
-            counters: Counters::default(),
-        };
-        Self { inner: Arc::new(inner) }
+        let (flights, counters) = (Mutex::default(), Counters::default());
+        Self { inner: Arc::new(Inner { store, client, sites, disk, net, tasks, offline, flights, counters }) }
     }
 
     /// A stored artifact whose file is open already. Touches no disk.
@@ -153,7 +151,7 @@ impl Fetch {
     /// error here and not a broken body. Cancel-safe: the flight goes on without the caller.
     pub async fn open(&self, mut artifact: Artifact) -> Result<Content, FetchError> {
         if strong(&artifact).is_none()
-            && let Some(pinned) = self.pinned(flight::artifact_pin(&artifact)).await?
+            && let Some(pinned) = self.first_use(&artifact).await?
         {
             artifact.digest = Some(pinned);
         }
@@ -187,7 +185,12 @@ impl Fetch {
         }
     }
 
-    /// The digest that was pinned to a name on first use.
+    /// The digest that was pinned when an artifact without a strong one was first used.
+    pub async fn first_use(&self, artifact: &Artifact) -> Result<Option<Digest>, FetchError> {
+        self.pinned(flight::artifact_pin(artifact)).await
+    }
+
+    /// The digest that was pinned to a name.
     pub async fn pinned(&self, name: String) -> Result<Option<Digest>, FetchError> {
         let store = self.inner.store.clone();
         let found = self.inner.disk.run(move || store.name(&name)).await.map_err(Arc::new)?;

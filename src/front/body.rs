@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_lite::Stream;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::fetch::{self, FetchError};
@@ -23,6 +24,7 @@ enum Kind {
     Told(u64),
     Full(Bytes),
     Stream(fetch::Body),
+    Lines(Pin<Box<async_channel::Receiver<Bytes>>>),
 }
 
 impl Out {
@@ -44,6 +46,11 @@ impl Out {
     /// Bytes of an artifact as they come.
     pub fn stream(body: fetch::Body) -> Self {
         Self { kind: Kind::Stream(body), note: None }
+    }
+
+    /// Lines as somebody sends them; ends when the sender is gone.
+    pub fn lines(receiver: async_channel::Receiver<Bytes>) -> Self {
+        Self { kind: Kind::Lines(Box::pin(receiver)), note: None }
     }
 
     /// Has this written down when the body ends.
@@ -70,6 +77,7 @@ impl Body for Out {
                 Poll::Ready(Some(Ok(bytes)))
             }
             Kind::Stream(body) => body.poll_next(cx),
+            Kind::Lines(receiver) => receiver.as_mut().poll_next(cx).map(|line| line.map(Ok)),
         };
         if let (Some(note), Poll::Ready(next)) = (&mut this.note, &next) {
             match next {
@@ -84,7 +92,7 @@ impl Body for Out {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Empty => true,
-            Kind::Told(_) => false,
+            Kind::Told(_) | Kind::Lines(_) => false,
             Kind::Full(bytes) => bytes.is_empty(),
             Kind::Stream(body) => body.remaining() == Some(0),
         }
@@ -93,6 +101,7 @@ impl Body for Out {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
+            Kind::Lines(_) => SizeHint::new(),
             Kind::Told(length) => SizeHint::with_exact(*length),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Stream(body) => body.remaining().map_or_else(SizeHint::new, SizeHint::with_exact),

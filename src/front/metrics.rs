@@ -11,7 +11,7 @@ use crate::rt::Lines;
 
 /// How an answer came about: the `X-Cache` header and a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cache {
+pub(super) enum Cache {
     /// From what is stored and fresh.
     Hit,
     /// The upstream was asked.
@@ -28,7 +28,7 @@ impl Cache {
     const ALL: [Self; 5] = [Self::Hit, Self::Miss, Self::Stale, Self::Bypass, Self::None];
 
     /// As in `X-Cache`.
-    pub fn header(self) -> &'static str {
+    pub(super) fn header(self) -> &'static str {
         match self {
             Self::Hit => "HIT",
             Self::Miss => "MISS",

@@ -17,3 +17,10 @@ pub use conditions::{Ranged, ranged};
 pub use door::{Door, Gauges, Parts};
 pub use metrics::Metrics;
 pub use server::{Answering, Handler, Listener, serve};
+
+/// A socket as hyper's client wants it: for whoever talks to a node's control socket.
+pub fn io(
+    socket: async_io::Async<std::os::unix::net::UnixStream>,
+) -> impl hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static {
+    connection::Connection::new(socket, crate::rt::Ticker::default())
+}

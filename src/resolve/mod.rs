@@ -241,6 +241,16 @@ impl Resolve {
         self.inner.known(key).await
     }
 
+    /// The strong digests of every file that a known page lists. Asks nobody.
+    pub async fn digests(&self, key: &PageKey) -> Result<Vec<Digest>, ResolveError> {
+        let Some(head) = self.inner.known(key).await?.filter(|h| h.found && *key != PageKey::Root) else {
+            return Ok(Vec::new());
+        };
+        let project = self.inner.project(key, &head).await?;
+        let best = project.files.iter().filter_map(pypi::File::best_digest);
+        Ok(best.filter(Digest::is_strong).collect())
+    }
+
     /// Forgets a page and what was learned with it: who owns the name.
     pub fn forget(&self, key: &PageKey) -> Result<usize, StoreError> {
         let prefix = key.stored();

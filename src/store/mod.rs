@@ -9,6 +9,7 @@
 
 mod budget;
 mod commit;
+mod describe;
 mod format;
 mod incoming;
 mod pages;
@@ -29,6 +30,7 @@ use crate::rt::{Clock, UnixMillis};
 
 pub use budget::{Budget, Freed, Space};
 pub use commit::Facts;
+pub use describe::Description;
 pub use incoming::Incoming;
 pub use pages::{Page, PageHead};
 pub use scrub::{Damage, Report};

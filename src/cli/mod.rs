@@ -1,0 +1,319 @@
+//! The command line: flags in, text or JSON out. argh stays here.
+
+mod orders;
+pub mod setup;
+mod show;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use argh::FromArgs;
+use serde_json::json;
+
+use crate::config::{self, Config, Flags, Machine, Severity};
+use crate::daemon::{Daemon, Order, Tuning};
+use crate::rt::Lines;
+
+/// The distributed package manager: a cache in front of package indexes. Without a command it says what it can do;
+/// `dpm serve` is where to start.
+#[derive(FromArgs)]
+struct Dpm {
+    /// print the version
+    #[argh(switch)]
+    version: bool,
+    #[argh(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Command {
+    Serve(Serve),
+    Init(Init),
+    Config(ConfigCommand),
+    Setup(Setup),
+    Status(Status),
+    Why(Why),
+    Verify(Verify),
+    Purge(Purge),
+    Gc(Gc),
+}
+
+/// Run the cache. With no configuration it learns its upstream from this machine's pip or uv, and clients are
+/// answered under http://127.0.0.1:3142/pypi/simple/
+#[derive(FromArgs)]
+#[argh(subcommand, name = "serve")]
+struct Serve {
+    /// the configuration file (default: dpm.toml in the user's or the system's configuration folder)
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
+    /// the data folder
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// where clients connect (default: 127.0.0.1:3142)
+    #[argh(option, arg_name = "addr")]
+    listen: Option<SocketAddr>,
+    /// an upstream, as pypi=URL; repeat it for several, the first is asked first
+    #[argh(option, arg_name = "name=url")]
+    upstream: Vec<String>,
+    /// never ask an upstream: serve what is stored
+    #[argh(switch)]
+    offline: bool,
+    /// ask pip or uv again for the upstream instead of using what they said last
+    #[argh(switch)]
+    relearn: bool,
+}
+
+/// Write a commented dpm.toml with what was learned from this machine.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "init")]
+struct Init {
+    /// where to write it, `-` for the terminal (default: ./dpm.toml)
+    #[argh(positional, default = "PathBuf::from(\"dpm.toml\")")]
+    file: PathBuf,
+    /// replace a file that is there
+    #[argh(switch)]
+    force: bool,
+}
+
+/// Look at the configuration: `dpm config check`.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "config")]
+struct ConfigCommand {
+    #[argh(subcommand)]
+    command: ConfigSub,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum ConfigSub {
+    Check(ConfigCheck),
+}
+
+/// Say what the configuration comes to and what is doubtful in it. Exits with 1 when something is wrong.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "check")]
+struct ConfigCheck {
+    /// the configuration file
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Point a package client of this user at dpm, or take that back exactly.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "setup")]
+struct Setup {
+    /// pip or uv
+    #[argh(positional)]
+    client: config::Client,
+    /// take back what an earlier setup wrote
+    #[argh(switch)]
+    undo: bool,
+    /// where dpm is (default: http://127.0.0.1:3142)
+    #[argh(option, default = "String::from(\"http://127.0.0.1:3142\")")]
+    url: String,
+    /// say what would be done and do nothing
+    #[argh(switch)]
+    dry_run: bool,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Show what is stored, asked and served.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "status")]
+struct Status {
+    /// the data folder of the node
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Say where an answer comes from: its upstream, age, digest and CID.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "why")]
+struct Why {
+    /// a URL of dpm, a digest (sha256:…), a CID, or the name of a project
+    #[argh(positional)]
+    what: String,
+    /// the data folder of the node
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Read and hash everything that is stored; name and take out what is damaged, mend the index. Exits with 1 when
+/// something was damaged.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "verify")]
+struct Verify {
+    /// the data folder of the node
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Forget a project with its files, or one artifact: the next request asks the upstream.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "purge")]
+struct Purge {
+    /// a URL of dpm, a digest (sha256:…), a CID, or the name of a project
+    #[argh(positional)]
+    what: String,
+    /// the data folder of the node
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Evict what is over the budget and clean up now.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "gc")]
+struct Gc {
+    /// the data folder of the node
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Runs the program with this process's arguments; gives its exit code.
+pub fn run() -> Result<u8> {
+    let dpm: Dpm = argh::from_env();
+    if dpm.version {
+        println!("dpm {}", env!("CARGO_PKG_VERSION"));
+        return Ok(0);
+    }
+    let Some(command) = dpm.command else {
+        println!("dpm {}: try `dpm serve`, or `dpm --help`", env!("CARGO_PKG_VERSION"));
+        return Ok(0);
+    };
+    match command {
+        Command::Serve(args) => serve(args),
+        Command::Init(args) => init(&args),
+        Command::Config(ConfigCommand { command: ConfigSub::Check(args) }) => check(args),
+        Command::Setup(args) => set_up(&args),
+        Command::Status(a) => orders::give(&Order::Status, a.data, a.json),
+        Command::Why(a) => orders::give(&Order::Why(a.what), a.data, a.json),
+        Command::Verify(a) => orders::give(&Order::Verify, a.data, a.json),
+        Command::Purge(a) => orders::give(&Order::Purge(a.what), a.data, a.json),
+        Command::Gc(a) => orders::give(&Order::Gc, a.data, a.json),
+    }
+}
+
+fn serve(args: Serve) -> Result<u8> {
+    let lines = Lines::start(std::io::stderr()).context("start the log")?;
+    show::log_to(lines.clone());
+    let flags = Flags {
+        config: args.config,
+        data: args.data,
+        listen: args.listen,
+        upstreams: args.upstream,
+        offline: args.offline,
+        relearn: args.relearn,
+    };
+    show::raise_open_files();
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    // A second signal finds the channel full and is dropped: stopping is under way.
+    ctrlc::set_handler(move || drop(sender.try_send(()))).context("watch for signals")?;
+    let config = Config::load(&flags)?;
+    let daemon = Daemon::start(&config, Tuning { lines: Some(lines.clone()), ..Tuning::default() })?;
+    for index in &config.pypi {
+        log::info!("upstream {}: {} ({})", index.name, index.url, index.origin);
+    }
+    log::info!("clients: http://{}/pypi/simple/  data: {}", daemon.address(), config.data.display());
+    // Stops on a signal; a handler that is gone is as good as one.
+    let _ = receiver.recv();
+    log::info!("stopping");
+    let stopped = daemon.stop();
+    lines.close();
+    stopped.map(|()| 0)
+}
+
+fn init(args: &Init) -> Result<u8> {
+    let config = Config::load(&Flags { relearn: true, ..Flags::default() })?;
+    let text = Config::default_toml(&config.pypi);
+    if args.file.as_os_str() == "-" {
+        print!("{text}");
+        return Ok(0);
+    }
+    if args.file.exists() && !args.force {
+        bail!("{} is there already; --force replaces it", args.file.display());
+    }
+    std::fs::write(&args.file, text).with_context(|| format!("write {}", args.file.display()))?;
+    println!("wrote {}; `dpm serve --config {}` uses it", args.file.display(), args.file.display());
+    Ok(0)
+}
+
+fn check(args: ConfigCheck) -> Result<u8> {
+    let flags = Flags { config: args.config, ..Flags::default() };
+    let file = Config::find_file(&flags, &Machine::here());
+    let config = Config::load(&flags)?;
+    let findings = config.check();
+    let wrong = findings.iter().any(|f| f.severity == Severity::Error);
+    if args.json {
+        let indexes: Vec<_> = config
+            .pypi
+            .iter()
+            .map(|i| json!({"name": i.name, "url": i.url.as_str(), "private": i.private, "from": i.origin.to_string()}))
+            .collect();
+        let findings: Vec<_> = findings
+            .iter()
+            .map(|f| json!({"severity": f.severity.to_string(), "text": f.text}))
+            .collect();
+        let listen = config.listen.to_string();
+        show::json(&json!({
+            "file": file, "listen": listen, "data": config.data, "offline": config.offline,
+            "pypi": indexes, "findings": findings,
+        }));
+    } else {
+        match file {
+            Some(file) => println!("file     {}", file.display()),
+            None => println!("file     none: defaults, and what was learned"),
+        }
+        println!("listen   {}\ndata     {}", config.listen, config.data.display());
+        for index in &config.pypi {
+            println!("pypi     {}  {}  ({})", index.name, index.url, index.origin);
+        }
+        for finding in &findings {
+            println!("{}: {}", finding.severity, finding.text);
+        }
+        if findings.is_empty() {
+            println!("nothing to say against it");
+        }
+    }
+    Ok(u8::from(wrong))
+}
+
+fn set_up(args: &Setup) -> Result<u8> {
+    let machine = Machine::here();
+    let report = match (args.undo, args.dry_run) {
+        (true, true) => bail!("--dry-run and --undo do not go together"),
+        (true, false) => setup::undo(args.client, &machine)?,
+        (false, dry_run) => {
+            let url = args.url.parse().with_context(|| format!("--url {}", args.url))?;
+            let plan = setup::plan(args.client, &url, &machine)?;
+            if dry_run { plan.report() } else { setup::apply(&plan)? }
+        }
+    };
+    if args.json {
+        show::json(&serde_json::to_value(&report)?);
+    } else {
+        show::setup(&report);
+    }
+    Ok(0)
+}

@@ -1,0 +1,189 @@
+//! What people see.
+
+use std::io::{IsTerminal, Write};
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use crate::daemon::Order;
+use crate::rt::Lines;
+
+use super::setup::{Action, Report};
+
+/// Prints JSON for programs.
+pub(super) fn json(value: &Value) {
+    println!("{value:#}");
+}
+
+/// Prints the outcome of an order for people.
+pub(super) fn outcome(order: &Order, v: &Value) {
+    match order {
+        Order::Status => status(v),
+        Order::Why(_) => why(v, 0),
+        Order::Verify => {
+            println!("{} artifacts, {} read and hashed", v["artifacts"], bytes(&v["bytes"]));
+            for damage in v["damaged"].as_array().into_iter().flatten() {
+                println!("damaged and removed: {} {}: {}", text(&damage["filename"]), text(&damage["digest"]), text(&damage["what"]));
+            }
+            println!("{} orphaned files removed, {} entries mended", v["orphans_removed"], v["index_entries_mended"]);
+        }
+        Order::Purge(_) => {
+            println!("forgot {} pages and {} artifacts, {}", v["pages"], v["artifacts"], bytes(&v["bytes"]));
+        }
+        Order::Gc => println!(
+            "evicted {} artifacts ({}), removed {} orphaned files, forgot {} old pages",
+            v["artifacts_evicted"],
+            bytes(&v["bytes_freed"]),
+            v["orphans_removed"],
+            v["old_pages_forgotten"]
+        ),
+    }
+}
+
+fn status(v: &Value) {
+    let store = &v["store"];
+    match v["running"].as_bool() {
+        Some(true) => println!("running  {} on {}, for {}", text(&v["version"]), text(&v["listen"]), seconds(&v["uptime_seconds"])),
+        _ => println!("running  no"),
+    }
+    println!("data     {}", text(&v["data"]));
+    println!(
+        "stored   {} artifacts, {} of {}; index {}; {} free on the disk",
+        store["artifacts"],
+        bytes(&store["artifact_bytes"]),
+        bytes(&store["budget_bytes"]),
+        bytes(&store["index_bytes"]),
+        bytes(&store["free_bytes"])
+    );
+    if v["offline"] == true {
+        println!("offline  upstreams are not asked");
+    }
+    for index in v["pypi"].as_array().into_iter().flatten() {
+        let private = if index["private"] == true { "  private" } else { "" };
+        println!("pypi     {}  {}{private}", text(&index["name"]), text(&index["url"]));
+    }
+    for (cache, count) in v["answers"].as_object().into_iter().flatten() {
+        println!("{cache:<8} {} answers, {}", count["answers"], bytes(&count["bytes"]));
+    }
+    if v["running"] == true {
+        println!("fetched  {} from upstreams, {} downloads under way", bytes(&v["upstream_bytes"]), v["in_flight"]);
+    }
+    for origin in v["origins"].as_array().into_iter().flatten() {
+        let mut line = format!("asked    {}  {} times", text(&origin["origin"]), origin["requests"]);
+        if let Some(error) = origin["last_error"]["text"].as_str() {
+            line += &format!("; last error {} ago: {error}", seconds(&origin["last_error"]["seconds_ago"]));
+        }
+        println!("{line}");
+    }
+}
+
+/// Keys and values, nested ones indented.
+fn why(v: &Value, indent: usize) {
+    for (key, value) in v.as_object().into_iter().flatten() {
+        let label = key.replace('_', " ");
+        match value {
+            Value::Null => {}
+            Value::Object(_) => {
+                println!("{:indent$}{label}:", "");
+                why(value, indent + 2);
+            }
+            _ if key.ends_with("_seconds") => println!("{:indent$}{label:<18} {}", "", seconds(value)),
+            _ => println!("{:indent$}{label:<18} {}", "", text(value)),
+        }
+    }
+}
+
+/// Shows how far long work is, on a terminal only.
+pub(super) fn progress(order: &Order, v: &Value) {
+    if *order == Order::Verify && std::io::stderr().is_terminal() {
+        eprint!(
+            "\r{} of {} artifacts, {} of {}   ",
+            v["artifacts"],
+            v["of"],
+            bytes(&v["bytes"]),
+            bytes(&v["of_bytes"])
+        );
+    }
+}
+
+/// Clears the progress line.
+pub(super) fn end_progress() {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[K");
+    }
+}
+
+/// Prints what a set-up did.
+pub(super) fn setup(report: &Report) {
+    let did = match report.action {
+        Action::Created => "created",
+        Action::Changed => "changed",
+        Action::Unchanged => "is as it should be already:",
+        Action::Restored => "put back as it was:",
+        Action::Removed => "removed",
+        Action::TakenOut => "took dpm's lines out of",
+        Action::Nothing => "nothing to undo in",
+    };
+    println!("{}: {did} {}", report.client, report.file.display());
+    for warning in &report.warnings {
+        println!("warning: {warning}");
+    }
+}
+
+fn text(v: &Value) -> String {
+    v.as_str().map_or_else(|| v.to_string(), str::to_owned)
+}
+
+fn bytes(v: &Value) -> String {
+    let mut size = v.as_u64().unwrap_or_default() as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if size < 1000.0 {
+            return if unit == "B" { format!("{size} B") } else { format!("{size:.1} {unit}") };
+        }
+        size /= 1000.0;
+    }
+    format!("{size:.1} TB")
+}
+
+fn seconds(v: &Value) -> String {
+    humantime::format_duration(std::time::Duration::from_secs(v.as_u64().unwrap_or_default())).to_string()
+}
+
+/// Sends the program's own log to `lines`: warnings and news, more with `DPM_LOG=debug`.
+pub(super) fn log_to(lines: Lines) {
+    let level = std::env::var("DPM_LOG").ok().and_then(|l| l.parse().ok()).unwrap_or(log::LevelFilter::Info);
+    if log::set_boxed_logger(Box::new(Log(lines))).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+struct Log(Lines);
+
+impl log::Log for Log {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        // Libraries speak up for warnings only; ureq would log whole URLs otherwise.
+        metadata.target().starts_with("dpm") || metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let now = humantime::format_rfc3339_millis(SystemTime::now());
+            self.0.add(|out| {
+                // Writing into memory does not fail.
+                let _ = write!(out, "{now} {} {}", record.level().as_str().to_lowercase(), record.args());
+            });
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Allows as many open files as the system lets us: a client is one, an artifact being read another.
+pub(super) fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        log::debug!("the limit of open files stays as it is: {e}");
+    }
+}
