@@ -292,8 +292,14 @@ mod tests {
             let d: Digest = format!("{form}{}", hex.to_uppercase()).parse().unwrap();
             assert_eq!(d.to_string(), format!("sha256:{hex}"));
         }
-        assert_eq!("sha256:00".parse::<Digest>(), Err(DigestError::Length { algorithm: Algorithm::Sha256, digits: 2 }));
-        assert_eq!(format!("sha256:{}", "zz".repeat(32)).parse::<Digest>(), Err(DigestError::NotHex(Algorithm::Sha256)));
+        assert_eq!(
+            "sha256:00".parse::<Digest>(),
+            Err(DigestError::Length { algorithm: Algorithm::Sha256, digits: 2 })
+        );
+        assert_eq!(
+            format!("sha256:{}", "zz".repeat(32)).parse::<Digest>(),
+            Err(DigestError::NotHex(Algorithm::Sha256))
+        );
         assert_eq!("crc32:00".parse::<Digest>(), Err(DigestError::UnknownAlgorithm("crc32".into())));
         assert_eq!("abc".parse::<Digest>(), Err(DigestError::NoAlgorithm));
         assert!(Digest::parse(Algorithm::Md5, &"é".repeat(16)).is_err(), "not ASCII, right byte length");

@@ -229,7 +229,10 @@ fn serve(args: Serve) -> Result<u8> {
     show::raise_open_files();
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     // A second signal finds the channel full and is dropped: stopping is under way.
-    ctrlc::set_handler(move || drop(sender.try_send(()))).context("watch for signals")?;
+    ctrlc::set_handler(move || {
+        let _ = sender.try_send(());
+    })
+    .context("watch for signals")?;
     let config = Config::load(&flags)?;
     let daemon = Daemon::start(&config, Tuning { lines: Some(lines.clone()), ..Tuning::default() })?;
     for index in &config.pypi {
@@ -271,10 +274,8 @@ fn check(args: ConfigCheck) -> Result<u8> {
             .iter()
             .map(|i| json!({"name": i.name, "url": i.url.as_str(), "private": i.private, "from": i.origin.to_string()}))
             .collect();
-        let findings: Vec<_> = findings
-            .iter()
-            .map(|f| json!({"severity": f.severity.to_string(), "text": f.text}))
-            .collect();
+        let findings: Vec<_> =
+            findings.iter().map(|f| json!({"severity": f.severity.to_string(), "text": f.text})).collect();
         let listen = config.listen.to_string();
         show::json(&json!({
             "file": file, "listen": listen, "data": config.data, "offline": config.offline,

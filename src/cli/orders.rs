@@ -48,7 +48,10 @@ pub(super) fn give(order: &Order, data: Option<PathBuf>, json: bool) -> Result<u
 /// Without a running node: the store is ours for the moment.
 fn here(mut config: Config, order: &Order, progress: &mut dyn FnMut(&Value)) -> Result<Value> {
     if !config.data.join("format").exists() {
-        bail!("nothing is stored in {} yet, and no node runs there; --data names another folder", config.data.display());
+        bail!(
+            "nothing is stored in {} yet, and no node runs there; --data names another folder",
+            config.data.display()
+        );
     }
     if config.pypi.is_empty()
         && let Some((_, learned)) = crate::config::load_learned(&config.data, std::time::SystemTime::now())

@@ -23,9 +23,17 @@ pub(super) fn outcome(order: &Order, v: &Value) {
         Order::Verify => {
             println!("{} artifacts, {} read and hashed", v["artifacts"], bytes(&v["bytes"]));
             for damage in v["damaged"].as_array().into_iter().flatten() {
-                println!("damaged and removed: {} {}: {}", text(&damage["filename"]), text(&damage["digest"]), text(&damage["what"]));
+                println!(
+                    "damaged and removed: {} {}: {}",
+                    text(&damage["filename"]),
+                    text(&damage["digest"]),
+                    text(&damage["what"])
+                );
             }
-            println!("{} orphaned files removed, {} entries mended", v["orphans_removed"], v["index_entries_mended"]);
+            println!(
+                "{} orphaned files removed, {} entries mended",
+                v["orphans_removed"], v["index_entries_mended"]
+            );
         }
         Order::Purge(_) => {
             println!("forgot {} pages and {} artifacts, {}", v["pages"], v["artifacts"], bytes(&v["bytes"]));
@@ -43,7 +51,12 @@ pub(super) fn outcome(order: &Order, v: &Value) {
 fn status(v: &Value) {
     let store = &v["store"];
     match v["running"].as_bool() {
-        Some(true) => println!("running  {} on {}, for {}", text(&v["version"]), text(&v["listen"]), seconds(&v["uptime_seconds"])),
+        Some(true) => println!(
+            "running  {} on {}, for {}",
+            text(&v["version"]),
+            text(&v["listen"]),
+            seconds(&v["uptime_seconds"])
+        ),
         _ => println!("running  no"),
     }
     println!("data     {}", text(&v["data"]));
@@ -66,7 +79,11 @@ fn status(v: &Value) {
         println!("{cache:<8} {} answers, {}", count["answers"], bytes(&count["bytes"]));
     }
     if v["running"] == true {
-        println!("fetched  {} from upstreams, {} downloads under way", bytes(&v["upstream_bytes"]), v["in_flight"]);
+        println!(
+            "fetched  {} from upstreams, {} downloads under way",
+            bytes(&v["upstream_bytes"]),
+            v["in_flight"]
+        );
     }
     for origin in v["origins"].as_array().into_iter().flatten() {
         let mut line = format!("asked    {}  {} times", text(&origin["origin"]), origin["requests"]);

@@ -144,7 +144,9 @@ impl Admin {
                         };
                         let digest = match artifact.digest.filter(Digest::is_strong) {
                             Some(digest) => Some(digest),
-                            None => futures_lite::future::block_on(self.inner.rooms.fetch.first_use(&artifact))?,
+                            None => {
+                                futures_lite::future::block_on(self.inner.rooms.fetch.first_use(&artifact))?
+                            }
                         };
                         let mut answer = match digest {
                             Some(digest) => self.artifact(&digest)?,
@@ -162,8 +164,18 @@ impl Admin {
     }
 
     fn artifact(&self, digest: &Digest) -> Result<Value, StoreError> {
-        let Some(Description { sha256, size, filename, upstream, url, stored_at, used_at, root, pinned, private }) =
-            self.inner.rooms.store.describe(digest)?
+        let Some(Description {
+            sha256,
+            size,
+            filename,
+            upstream,
+            url,
+            stored_at,
+            used_at,
+            root,
+            pinned,
+            private,
+        }) = self.inner.rooms.store.describe(digest)?
         else {
             return Ok(json!({"kind": "artifact", "digest": digest.to_string(), "stored": false}));
         };
@@ -217,7 +229,9 @@ impl Admin {
         let damaged: Vec<_> = report
             .damaged
             .iter()
-            .map(|d| json!({"digest": format!("sha256:{}", d.sha256), "filename": d.filename, "what": d.what}))
+            .map(
+                |d| json!({"digest": format!("sha256:{}", d.sha256), "filename": d.filename, "what": d.what}),
+            )
             .collect();
         Ok(json!({
             "artifacts": report.artifacts, "bytes": report.bytes, "damaged": damaged,
@@ -276,7 +290,9 @@ impl Admin {
             Ok(space) => {
                 if space.free_bytes < space.margin_bytes {
                     let (free, margin) = (space.free_bytes, space.margin_bytes);
-                    let text = format!("the disk has {free} bytes free, under the margin of {margin}: nothing is stored");
+                    let text = format!(
+                        "the disk has {free} bytes free, under the margin of {margin}: nothing is stored"
+                    );
                     gauges.not_ready.push(text);
                 }
                 gauges.metrics.extend([
@@ -296,14 +312,44 @@ impl Admin {
         let origins = rooms.client.origins();
         gauges.metrics.extend([
             ("dpm_flights_total", "counter", "Downloads started.", c.flights.load(Relaxed)),
-            ("dpm_flights_joined_total", "counter", "Requests that joined a download.", c.joined.load(Relaxed)),
+            (
+                "dpm_flights_joined_total",
+                "counter",
+                "Requests that joined a download.",
+                c.joined.load(Relaxed),
+            ),
             ("dpm_flights", "gauge", "Downloads under way.", rooms.fetch.in_flight() as u64),
-            ("dpm_passed_total", "counter", "Requests passed through for want of room.", c.passed.load(Relaxed)),
-            ("dpm_upstream_bytes_total", "counter", "Bytes of artifacts from upstreams.", c.upstream_bytes.load(Relaxed)),
-            ("dpm_verify_failures_total", "counter", "Downloads with the wrong digest.", c.mismatches.load(Relaxed)),
+            (
+                "dpm_passed_total",
+                "counter",
+                "Requests passed through for want of room.",
+                c.passed.load(Relaxed),
+            ),
+            (
+                "dpm_upstream_bytes_total",
+                "counter",
+                "Bytes of artifacts from upstreams.",
+                c.upstream_bytes.load(Relaxed),
+            ),
+            (
+                "dpm_verify_failures_total",
+                "counter",
+                "Downloads with the wrong digest.",
+                c.mismatches.load(Relaxed),
+            ),
             ("dpm_resumed_total", "counter", "Downloads taken up again.", c.resumed.load(Relaxed)),
-            ("dpm_store_failures_total", "counter", "Artifacts served but not stored.", c.store_failures.load(Relaxed)),
-            ("dpm_upstream_requests_total", "counter", "Requests to upstreams.", origins.iter().map(|o| o.requests).sum()),
+            (
+                "dpm_store_failures_total",
+                "counter",
+                "Artifacts served but not stored.",
+                c.store_failures.load(Relaxed),
+            ),
+            (
+                "dpm_upstream_requests_total",
+                "counter",
+                "Requests to upstreams.",
+                origins.iter().map(|o| o.requests).sum(),
+            ),
             ("dpm_panics_total", "counter", "Tasks that panicked: bugs.", crate::rt::panics()),
         ]);
         gauges
@@ -340,9 +386,10 @@ impl Admin {
         }
         let name = path.strip_prefix("pkg:pypi/").unwrap_or(&path);
         let name = name.split('@').next().unwrap_or_default();
-        Ok(Subject::Page(PageKey::Project(ProjectName::normalise(name).map_err(|e| {
-            format!("{what} is no dpm URL, digest, CID or project name: {e}")
-        })?)))
+        Ok(Subject::Page(PageKey::Project(
+            ProjectName::normalise(name)
+                .map_err(|e| format!("{what} is no dpm URL, digest, CID or project name: {e}"))?,
+        )))
     }
 }
 

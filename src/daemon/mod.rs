@@ -91,7 +91,8 @@ impl Rooms {
             clock: tuning.clock.clone(),
         };
         let store = Store::open(&config.data, options)?;
-        let client = Client::new(upstream::Options { proxy: config.proxy.clone(), ..tuning.upstream.clone() })?;
+        let client =
+            Client::new(upstream::Options { proxy: config.proxy.clone(), ..tuning.upstream.clone() })?;
         let indexes = config.pypi.iter().map(index).collect::<Result<Vec<_>>>()?;
         let disk = Gate::new(limits::DISK_OPERATIONS);
         let fetch = Fetch::new(fetch::Parts {
@@ -124,12 +125,8 @@ fn index(index: &config::Index) -> Result<Index> {
         }
         _ => None,
     };
-    let site = Site {
-        name: index.name.clone(),
-        url: index.url.clone(),
-        also: index.files.clone(),
-        credentials,
-    };
+    let site =
+        Site { name: index.name.clone(), url: index.url.clone(), also: index.files.clone(), credentials };
     let owns = owns.collect::<Result<_, _>>().with_context(|| format!("owns of index {}", index.name))?;
     Ok(Index { site, private: index.private, owns })
 }
@@ -167,7 +164,8 @@ impl Daemon {
         background.spawn(keep_house(rooms.clone()));
         let (stop, stopped) = async_channel::bounded(1);
         let listener = Listener::Tcp(listener);
-        let accept = serve(listener, door, serving.clone(), ticker.clone(), limits::CONNECTIONS, stopped.clone());
+        let accept =
+            serve(listener, door, serving.clone(), ticker.clone(), limits::CONNECTIONS, stopped.clone());
         background.spawn(accept);
         let control = config.data.join(CONTROL_SOCKET);
         let socket = bind_control(&control)?;

@@ -114,7 +114,9 @@ impl Body {
                             let mut buffer = Buffer::take();
                             // Just written: it is in the page cache.
                             let read = file.read_at(buffer.space(until - at), at);
-                            return Poll::Ready(Some(read.map(|n| buffer.freeze(n)).map_err(|e| flight.disk(&e))));
+                            return Poll::Ready(Some(
+                                read.map(|n| buffer.freeze(n)).map_err(|e| flight.disk(&e)),
+                            ));
                         }
                         View::Wait => {
                             ready!(waiting.as_mut().poll(cx));
@@ -138,7 +140,10 @@ fn read_later(stored: Arc<Stored>, mut buffer: Buffer, at: u64, left: u64) -> Re
     Box::pin(blocking::unblock(move || {
         let n = stored.read(buffer.space(left), at)?;
         match n {
-            0 => Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the file is shorter than recorded")),
+            0 => Err(std::io::Error::new(
+                std::io::ErrorKind::UnexpectedEof,
+                "the file is shorter than recorded",
+            )),
             n => Ok(buffer.freeze(n)),
         }
     }))

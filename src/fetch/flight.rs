@@ -50,14 +50,19 @@ enum Phase {
 /// How a flight began.
 pub(super) enum Start {
     /// Bytes are coming; the size is known or not.
-    Running { size: Option<u64> },
+    Running {
+        size: Option<u64>,
+    },
     NoRoom,
 }
 
 /// What a reader at some offset finds.
 pub(super) enum View {
     /// Bytes may be read up to here.
-    Ready { file: Arc<std::fs::File>, until: u64 },
+    Ready {
+        file: Arc<std::fs::File>,
+        until: u64,
+    },
     /// Nothing new yet.
     Wait,
     /// All has been read.
@@ -295,7 +300,13 @@ pub(super) fn stream(
 }
 
 /// Asks for the artifact from byte `first` on.
-fn ask(inner: &Inner, site: &Site, artifact: &Artifact, first: u64, etag: Option<String>) -> Result<Answer, FetchError> {
+fn ask(
+    inner: &Inner,
+    site: &Site,
+    artifact: &Artifact,
+    first: u64,
+    etag: Option<String>,
+) -> Result<Answer, FetchError> {
     let range = (first > 0).then_some(Range { first, last: None });
     let strong = etag.filter(|e| !e.starts_with("W/"));
     let if_range = if first > 0 && artifact.digest.is_none() { strong } else { None };
@@ -303,10 +314,7 @@ fn ask(inner: &Inner, site: &Site, artifact: &Artifact, first: u64, etag: Option
 }
 
 pub(super) fn open(inner: &Inner, site: &Site, artifact: &Artifact, ask: &Ask) -> Result<Answer, FetchError> {
-    let answer = inner
-        .client
-        .open(site, &artifact.url, ask)
-        .map_err(FetchError::Upstream)?;
+    let answer = inner.client.open(site, &artifact.url, ask).map_err(FetchError::Upstream)?;
     match answer.status {
         Status::Missing => Err(FetchError::Missing(artifact.filename.clone())),
         _ => Ok(answer),

@@ -2,8 +2,8 @@
 //!
 //! Only with a digest: the parts may come from different servers, and nothing else proves that they fit.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::base::Artifact;
 use crate::store::Incoming;
@@ -99,10 +99,7 @@ pub(super) fn run(
         next_part: AtomicU64::new(1),
         stop: AtomicBool::new(false),
         error: Mutex::new(None),
-        front: Mutex::new(Front {
-            verifier,
-            written: (0..parts).map(|n| n * PART_BYTES).collect(),
-        }),
+        front: Mutex::new(Front { verifier, written: (0..parts).map(|n| n * PART_BYTES).collect() }),
     };
     std::thread::scope(|scope| {
         for _ in 1..LANES.min(parts) {

@@ -119,8 +119,6 @@ enum Source {
     Pass(Artifact, Arc<Inner>),
 }
 
-
-
 impl Fetch {
     /// A fetcher with these handles.
     pub fn new(parts: Parts) -> Self {
@@ -223,7 +221,12 @@ impl Fetch {
     }
 
     /// Stores bytes that dpm made itself from a verified artifact (a wheel's metadata), pinned to `name`.
-    pub async fn keep(&self, bytes: Vec<u8>, artifact: &Artifact, name: String) -> Result<Digest, FetchError> {
+    pub async fn keep(
+        &self,
+        bytes: Vec<u8>,
+        artifact: &Artifact,
+        name: String,
+    ) -> Result<Digest, FetchError> {
         let sha256 = Sha256::of(&bytes);
         let mut layout = LayoutBuilder::default();
         layout.update(&bytes);
@@ -240,9 +243,7 @@ impl Fetch {
         let store = self.inner.store.clone();
         let commit = move || -> Result<(), StoreError> {
             let incoming = store.begin(Some(bytes.len() as u64))?;
-            incoming
-                .write(&bytes, 0)
-                .map_err(|e| StoreError::Io("write to", store.dir().to_owned(), e))?;
+            incoming.write(&bytes, 0).map_err(|e| StoreError::Io("write to", store.dir().to_owned(), e))?;
             store.commit(incoming, facts).map(drop)
         };
         self.inner.disk.run(commit).await.map_err(Arc::new)?;
@@ -342,7 +343,6 @@ fn plain(url: &url::Url) -> String {
     url.set_fragment(None);
     url.to_string()
 }
-
 
 const LOCK: &str = "no panic happens under this lock";
 

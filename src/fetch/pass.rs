@@ -51,8 +51,8 @@ fn copy(
     let mut held_at = 0;
     let mut buffer = vec![0; CHUNK];
     loop {
-        let n = read_some(&mut answer.body, &mut buffer)
-            .map_err(|e| FetchError::Upstream(flight::broken(&e)))?;
+        let n =
+            read_some(&mut answer.body, &mut buffer).map_err(|e| FetchError::Upstream(flight::broken(&e)))?;
         if n == 0 {
             break;
         }

@@ -24,13 +24,7 @@ pub(super) struct Verified {
 impl Verifier {
     pub(super) fn new(want: Option<Digest>) -> Self {
         let theirs = want.map(|d| d.algorithm()).filter(|a| *a != Algorithm::Sha256).map(Hasher::new);
-        Self {
-            ours: Hasher::new(Algorithm::Sha256),
-            theirs,
-            want,
-            layout: LayoutBuilder::default(),
-            at: 0,
-        }
+        Self { ours: Hasher::new(Algorithm::Sha256), theirs, want, layout: LayoutBuilder::default(), at: 0 }
     }
 
     pub(super) fn update(&mut self, bytes: &[u8]) {

@@ -56,7 +56,8 @@ pub(super) fn accepts_gzip(header: &str) -> bool {
     for coding in header.split(',') {
         let mut parts = coding.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default();
-        let refused = parts.filter_map(|p| p.strip_prefix("q=")).any(|q| q.parse::<f32>().is_ok_and(|q| q <= 0.0));
+        let refused =
+            parts.filter_map(|p| p.strip_prefix("q=")).any(|q| q.parse::<f32>().is_ok_and(|q| q <= 0.0));
         match name {
             "gzip" | "x-gzip" => return !refused,
             "*" => wildcard = !refused,

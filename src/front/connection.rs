@@ -47,7 +47,10 @@ impl<S> Connection<S> {
                 .stalled
                 .get_or_insert_with(|| ticker.deadline(Instant::now() + limits::CLIENT_STALL_TIME));
             if Pin::new(stalled).poll(cx).is_ready() {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes no bytes")));
+                return Poll::Ready(Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the client takes no bytes",
+                )));
             }
             ready!(self.socket.poll_writable(cx))?;
         }
@@ -58,7 +61,11 @@ impl<S: Unpin> hyper::rt::Read for Connection<S>
 where
     for<'a> &'a S: Read,
 {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut out: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut out: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let mut buffer = [0; READ_BYTES];
         let room = out.remaining().min(READ_BYTES);

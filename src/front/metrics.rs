@@ -78,18 +78,32 @@ impl Metrics {
                 let count = count.load(Relaxed);
                 if count > 0 {
                     let cache = cache.label();
-                    let _ = writeln!(out, "dpm_requests_total{{status=\"{code}\",cache=\"{cache}\"}} {count}");
+                    let _ =
+                        writeln!(out, "dpm_requests_total{{status=\"{code}\",cache=\"{cache}\"}} {count}");
                 }
             }
         }
         family(&mut out, "dpm_sent_bytes_total", "counter", "Bytes of bodies sent to clients.");
         for (cache, bytes) in Cache::ALL.iter().zip(&self.sent_bytes) {
-            let _ = writeln!(out, "dpm_sent_bytes_total{{cache=\"{}\"}} {}", cache.label(), bytes.load(Relaxed));
+            let _ =
+                writeln!(out, "dpm_sent_bytes_total{{cache=\"{}\"}} {}", cache.label(), bytes.load(Relaxed));
         }
-        value(&mut out, "dpm_cut_answers_total", "counter", "Answers cut off before their end.", self.cut.load(Relaxed));
+        value(
+            &mut out,
+            "dpm_cut_answers_total",
+            "counter",
+            "Answers cut off before their end.",
+            self.cut.load(Relaxed),
+        );
         value(&mut out, "dpm_open_answers", "gauge", "Answers being sent now.", self.open.load(Relaxed));
         let dropped = self.lines.as_ref().map_or(0, Lines::dropped);
-        value(&mut out, "dpm_log_lines_dropped_total", "counter", "Log lines dropped because nobody took them.", dropped);
+        value(
+            &mut out,
+            "dpm_log_lines_dropped_total",
+            "counter",
+            "Log lines dropped because nobody took them.",
+            dropped,
+        );
         out
     }
 

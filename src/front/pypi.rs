@@ -30,7 +30,12 @@ pub(super) struct Pypi {
 
 /// What a request asks for, read once.
 pub(super) enum Ask {
-    Page { key: PageKey, form: Form, gzip: bool, refresh: bool },
+    Page {
+        key: PageKey,
+        form: Form,
+        gzip: bool,
+        refresh: bool,
+    },
     File(FileWant),
     /// Answered already.
     Done(Reply),
@@ -42,7 +47,9 @@ impl Pypi {
         let query = request.uri.query();
         let key = match pypi::want(path, query) {
             Err(e) => return Ask::Done(Reply::text(StatusCode::BAD_REQUEST, &format!("dpm: {e}"))),
-            Ok(Want::Unknown) => return Ask::Done(Reply::text(StatusCode::NOT_FOUND, "dpm: nothing is here; see /")),
+            Ok(Want::Unknown) => {
+                return Ask::Done(Reply::text(StatusCode::NOT_FOUND, "dpm: nothing is here; see /"));
+            }
             Ok(Want::Redirect(to)) => {
                 let mut reply = Reply::text(StatusCode::MOVED_PERMANENTLY, &to);
                 reply.put(header::LOCATION, &to);
@@ -120,7 +127,12 @@ impl Pypi {
     }
 
     /// Answers a `HEAD` without downloading.
-    async fn told(&self, request: &Request, artifact: Artifact, want: &FileWant) -> Result<Reply, FetchError> {
+    async fn told(
+        &self,
+        request: &Request,
+        artifact: Artifact,
+        want: &FileWant,
+    ) -> Result<Reply, FetchError> {
         let digest = artifact.digest;
         if let Some(digest) = digest.filter(|d| d.is_strong())
             && let Some(content) = self.fetch.load(&digest).await?
@@ -188,7 +200,8 @@ impl Pypi {
         let size = content.size;
         let mut reply = match (range, size) {
             (Ranged::Unsatisfiable, Some(size)) => {
-                let mut reply = Reply::text(StatusCode::RANGE_NOT_SATISFIABLE, "dpm: the file ends before that");
+                let mut reply =
+                    Reply::text(StatusCode::RANGE_NOT_SATISFIABLE, "dpm: the file ends before that");
                 reply.put(header::CONTENT_RANGE, &format!("bytes */{size}"));
                 return reply;
             }

@@ -18,7 +18,7 @@ use crate::base::limits;
 use crate::rt::{Tasks, Ticker};
 
 use super::body::Out;
-use super::connection::{Connection, CoarseTimer, Shutdown};
+use super::connection::{CoarseTimer, Connection, Shutdown};
 
 /// Bytes of a request's head. Package clients send under 1 KiB; cookies and long tokens fit.
 const HEAD_BYTES: usize = 16 << 10;
@@ -90,7 +90,9 @@ pub async fn serve<H: Handler>(
         let (handler, ticker, stop) = (handler.clone(), ticker.clone(), stop.clone());
         tasks.spawn(async move {
             match client {
-                Client::Tcp(socket, address) => attend(Connection::new(socket, ticker.clone()), address, handler, ticker, stop).await,
+                Client::Tcp(socket, address) => {
+                    attend(Connection::new(socket, ticker.clone()), address, handler, ticker, stop).await
+                }
                 Client::Unix(socket) => {
                     let address = IpAddr::V6(Ipv6Addr::LOCALHOST);
                     attend(Connection::new(socket, ticker.clone()), address, handler, ticker, stop).await;

@@ -155,7 +155,13 @@ impl Memory {
         }
     }
 
-    pub(super) fn rendered(&mut self, key: &PageKey, form: Form, gzip: bool, revision: u64) -> Option<Arc<Rendered>> {
+    pub(super) fn rendered(
+        &mut self,
+        key: &PageKey,
+        form: Form,
+        gzip: bool,
+        revision: u64,
+    ) -> Option<Arc<Rendered>> {
         // The key is cloned for the look-up: a name of some ten bytes.
         let (of, rendered) = self.rendered.get(&(key.clone(), form, gzip))?;
         (*of == revision).then(|| rendered.clone())

@@ -19,8 +19,8 @@ use crate::store::{PageHead, Store, StoreError};
 use crate::upstream::{Client, Site, UpstreamError};
 
 pub use guard::Index;
-pub use memory::Rendered;
 use memory::Memory;
+pub use memory::Rendered;
 use refresh::Refreshes;
 
 /// How long answers of an upstream are good for.
@@ -300,10 +300,11 @@ impl Inner {
         if !demanded && self.memory.lock().expect(LOCK).failed_lately(key, self.clock.now()) {
             return Ok((head, State::Stale));
         }
-        let answer = futures_lite::future::or(async { Some(self.refresh(key, Some(head.clone())).await) }, async {
-            async_io::Timer::after(PATIENCE).await;
-            None
-        });
+        let answer =
+            futures_lite::future::or(async { Some(self.refresh(key, Some(head.clone())).await) }, async {
+                async_io::Timer::after(PATIENCE).await;
+                None
+            });
         match answer.await {
             Some(Ok(head)) => Ok((head, State::Miss)),
             Some(Err(e)) if e.is_upstreams() => {
@@ -387,10 +388,16 @@ impl Inner {
         }
     }
 
-    fn locate(&self, want: &FileWant, project: &Project, head: &PageHead) -> Result<Option<Located>, ResolveError> {
-        let listed = project.files.iter().find(|f| {
-            f.filename == want.filename && want.digest.is_none_or(|d| f.digests.contains(&d))
-        });
+    fn locate(
+        &self,
+        want: &FileWant,
+        project: &Project,
+        head: &PageHead,
+    ) -> Result<Option<Located>, ResolveError> {
+        let listed = project
+            .files
+            .iter()
+            .find(|f| f.filename == want.filename && want.digest.is_none_or(|d| f.digests.contains(&d)));
         let Some(file) = listed else { return Ok(None) };
         let index = self.index(&head.upstream).ok_or_else(|| ResolveError::NoIndex(head.upstream.clone()))?;
         let access = match index.private || index.site.credentials.is_some() {
@@ -411,7 +418,9 @@ impl Inner {
             Part::Whole => Located::Artifact(whole()),
             Part::Metadata => {
                 let digest = match file.core_metadata {
-                    CoreMetadata::No if file.filename.ends_with(".whl") => return Ok(Some(Located::InWheel(whole()))),
+                    CoreMetadata::No if file.filename.ends_with(".whl") => {
+                        return Ok(Some(Located::InWheel(whole())));
+                    }
                     CoreMetadata::No => return Err(ResolveError::Unlisted(name)),
                     CoreMetadata::Yes => None,
                     CoreMetadata::Digest(digest) => Some(digest),

@@ -41,7 +41,11 @@ pub(super) struct Refresh {
 
 impl Inner {
     /// Asks, or joins who is asking, and waits.
-    pub(super) async fn refresh(self: &Arc<Self>, key: &PageKey, known: Option<PageHead>) -> Result<PageHead, ResolveError> {
+    pub(super) async fn refresh(
+        self: &Arc<Self>,
+        key: &PageKey,
+        known: Option<PageHead>,
+    ) -> Result<PageHead, ResolveError> {
         let refresh = self.start_refresh(key, known);
         loop {
             let listener = refresh.done.listen();
@@ -179,7 +183,9 @@ impl Inner {
             (&mut answer.body).take(limit + 1 - LARGE_BYTES).read_to_end(&mut body).map_err(failed)?;
         }
         match body.len() as u64 > limit {
-            true => Err(ResolveError::TooLarge { upstream: index.site.name.clone(), key: key.clone(), limit }),
+            true => {
+                Err(ResolveError::TooLarge { upstream: index.site.name.clone(), key: key.clone(), limit })
+            }
             false => Ok(body),
         }
     }

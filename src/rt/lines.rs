@@ -82,7 +82,8 @@ impl Inner {
     fn batch(&self) -> (Vec<u8>, bool) {
         let waiting = self.waiting.lock().expect(LOCK);
         let idle = |w: &mut Waiting| w.bytes.is_empty() && !w.closed;
-        let (mut waiting, _) = self.news.wait_timeout_while(waiting, Duration::from_secs(1), idle).expect(LOCK);
+        let (mut waiting, _) =
+            self.news.wait_timeout_while(waiting, Duration::from_secs(1), idle).expect(LOCK);
         let closed = waiting.closed;
         (std::mem::take(&mut waiting.bytes), closed)
     }

@@ -180,11 +180,8 @@ impl Drop for Committing<'_> {
 }
 
 pub(super) fn layout_of(record: &ArtifactRecord, sha256: &Sha256) -> Layout {
-    let leaves: Vec<_> = record
-        .leaves
-        .chunks_exact(32)
-        .map(|leaf| Sha256(leaf.try_into().expect("chunks of 32")))
-        .collect();
+    let leaves: Vec<_> =
+        record.leaves.chunks_exact(32).map(|leaf| Sha256(leaf.try_into().expect("chunks of 32"))).collect();
     Layout { size: record.size, leaves: if leaves.is_empty() { vec![*sha256] } else { leaves } }
 }
 

@@ -112,11 +112,8 @@ impl Store {
             .max_cached_files(Some(64))
             .worker_threads(1)
             .open()?;
-        let keyspace = |name| {
-            db.keyspace(name, || {
-                KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
-            })
-        };
+        let keyspace =
+            |name| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES));
         let artifacts = keyspace("artifacts")?;
         let meta = keyspace("meta")?;
         let counted = budget::Counted::load(meta)?;
@@ -284,7 +281,9 @@ pub enum StoreError {
     #[error("another dpm has this data folder open; stop it first, or choose another with --data")]
     Locked,
     /// A later version wrote it.
-    #[error("the data folder {dir} has disk format {found}, this dpm reads up to {known}: use the newer dpm, or choose another folder with --data")]
+    #[error(
+        "the data folder {dir} has disk format {found}, this dpm reads up to {known}: use the newer dpm, or choose another folder with --data"
+    )]
     Newer {
         /// The folder.
         dir: PathBuf,

@@ -75,7 +75,13 @@ impl Store {
         Ok(report)
     }
 
-    fn condemn(&self, report: &mut Report, sha256: Sha256, filename: String, what: String) -> Result<(), StoreError> {
+    fn condemn(
+        &self,
+        report: &mut Report,
+        sha256: Sha256,
+        filename: String,
+        what: String,
+    ) -> Result<(), StoreError> {
         log::error!("artifact {sha256} ({filename}) is damaged and was taken out: {what}");
         self.remove(&sha256)?;
         report.damaged.push(Damage { sha256, filename, what });
@@ -83,7 +89,8 @@ impl Store {
     }
 
     fn rehash(&self, sha256: &Sha256, record: &ArtifactRecord, buffer: &mut [u8]) -> Result<(), String> {
-        let stored = Stored::open(&self.inner.object_path(sha256), *sha256, record).map_err(|e| e.to_string())?;
+        let stored =
+            Stored::open(&self.inner.object_path(sha256), *sha256, record).map_err(|e| e.to_string())?;
         let mut whole = crate::base::Hasher::new(crate::base::Algorithm::Sha256);
         let mut layout = LayoutBuilder::default();
         let mut at = 0;

@@ -169,13 +169,35 @@ impl Client {
         if let Some(authorization) = site.authorization(url)? {
             request.headers_mut().insert(header::AUTHORIZATION, authorization);
         }
-        let reach = site.reach(url);
+        let reach = self.reach(site, url);
         if self.0.options.proxy.is_some() && reach == Reach::Internet {
             self.judge_for_proxy(url, origin)?;
         }
         let agent = self.agent(reach, url.scheme() == "https")?;
         log::debug!("asking {origin} for {}", site.name);
         agent.run(request).map_err(|e| UpstreamError::before_head(e, origin))
+    }
+
+    /// How far this request may reach.
+    ///
+    /// An origin that the configuration does not name may be where the upstream itself is: the same address and
+    /// port. What is remembered of names is only a hint here; the resolver judges what is connected to.
+    fn reach(&self, site: &Site, url: &Url) -> Reach {
+        let reach = site.reach(url);
+        if reach == Reach::Anywhere || self.0.options.proxy.is_some() || url.scheme() != site.url.scheme() {
+            return reach;
+        }
+        let addresses = |url: &Url| {
+            let port = url.port_or_known_default()?;
+            self.0.names.lookup(url.host_str()?, port, self.0.options.resolve_time).ok()
+        };
+        let Some(there) =
+            addresses(url).filter(|found| allowed(found, Reach::Internet).count() < found.len())
+        else {
+            return reach;
+        };
+        let home = addresses(&site.url).unwrap_or_default();
+        there.into_iter().find(|a| home.contains(a)).map_or(reach, Reach::Home)
     }
 
     /// Behind a proxy it is the proxy that resolves; what our own resolver knows of is judged all the same,

@@ -26,6 +26,10 @@ pub(super) enum Reach {
     Anywhere,
     /// Some page or redirect named it: global addresses only.
     Internet,
+    /// Some page or redirect named it, and it leads to the very address and port of the upstream itself, as it
+    /// does where a network stands in for the internet (a mirroring proxy, split DNS): this address, and global
+    /// ones.
+    Home(SocketAddr),
 }
 
 /// ureq's resolver for one [`Reach`].
@@ -72,7 +76,11 @@ impl Resolver for Guard {
 ///
 /// A name with both kinds keeps its global ones: what is left is judged, so nothing slips through.
 pub(super) fn allowed(addresses: &[SocketAddr], reach: Reach) -> impl Iterator<Item = SocketAddr> + '_ {
-    addresses.iter().copied().filter(move |a| reach == Reach::Anywhere || is_global(a.ip()))
+    addresses.iter().copied().filter(move |a| match reach {
+        Reach::Anywhere => true,
+        Reach::Internet => is_global(a.ip()),
+        Reach::Home(home) => *a == home || is_global(a.ip()),
+    })
 }
 
 /// Lower-case host, and port.
@@ -232,5 +240,12 @@ mod tests {
         let both: Vec<SocketAddr> = vec!["10.0.0.1:80".parse().unwrap(), "8.8.8.8:80".parse().unwrap()];
         assert_eq!(allowed(&both, Reach::Internet).collect::<Vec<_>>(), both[1..]);
         assert_eq!(allowed(&both, Reach::Anywhere).count(), 2);
+        assert_eq!(allowed(&both, Reach::Home(both[0])).count(), 2);
+        let other_port = SocketAddr::new(both[0].ip(), both[0].port() + 1);
+        assert_eq!(
+            allowed(&both, Reach::Home(other_port)).collect::<Vec<_>>(),
+            both[1..],
+            "another service there"
+        );
     }
 }
