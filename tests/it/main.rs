@@ -1,1 +1,7 @@
-//! Every integration test, in one binary.
+//! Every integration test, in one binary: whole nodes in this process, fakes at the socket, real clients.
+
+#![allow(unreachable_pub, missing_docs, reason = "tests are nobody's interface")]
+
+mod house;
+mod smoke;
+mod support;

@@ -1,0 +1,75 @@
+//! The import table of `ARCHITECTURE.md`, held: imports only go down.
+
+/// A room, and the rooms it may import. What is not listed may not be imported.
+const TABLE: &[(&str, &[&str])] = &[
+    ("base", &[]),
+    ("unixfs", &["base"]),
+    ("eco", &["base"]),
+    ("rt", &[]),
+    ("store", &["base", "unixfs", "rt"]),
+    ("upstream", &["base"]),
+    ("resolve", &["base", "eco", "rt", "store", "upstream"]),
+    ("fetch", &["base", "unixfs", "rt", "store", "upstream"]),
+    // `upstream` and `store` for their error and record types alone: they stand in the table from errors to HTTP.
+    ("front", &["base", "eco", "rt", "resolve", "fetch", "upstream", "store"]),
+];
+
+/// A vendor crate, and the rooms that may name it.
+const ADDRESSES: &[(&str, &[&str])] = &[
+    ("fjall", &["store"]),
+    ("ureq", &["upstream"]),
+    ("rustls", &["upstream"]),
+    ("hyper", &["front", "daemon", "cli"]),
+    ("argh", &["cli", "config"]),
+    ("async_executor", &["rt"]),
+    ("html5gum", &["eco"]),
+    ("toml_edit", &["config", "cli"]),
+];
+
+fn sources(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("the sources") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn imports_only_go_down() {
+    let src = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    assert!(files.len() > 50, "the sources were found");
+    let mut wrong = Vec::new();
+    for file in files {
+        let path = file.strip_prefix(&src).expect("below src");
+        let room = path.components().next().expect("a room").as_os_str().to_str().expect("UTF-8").to_owned();
+        let text = std::fs::read_to_string(&file).expect("a source");
+        // Tests of a room may stand on what they like.
+        let code = text.split("#[cfg(test)]\nmod tests {").next().expect("something");
+        for (number, line) in code.lines().enumerate().filter(|(_, l)| !l.trim_start().starts_with("//")) {
+            let at = format!("{}:{}: {}", path.display(), number + 1, line.trim());
+            if let Some((_, may)) = TABLE.iter().find(|(name, _)| *name == room) {
+                for import in line.split("crate::").skip(1) {
+                    let to: String =
+                        import.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                    if to != room && !may.contains(&to.as_str()) && !to.is_empty() {
+                        wrong.push(format!("{room} may not know {to}: {at}"));
+                    }
+                }
+            }
+            for (vendor, rooms) in ADDRESSES {
+                let named = line.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
+                if named.into_iter().any(|w| w.starts_with(&format!("{vendor}::")))
+                    && !rooms.contains(&room.as_str())
+                {
+                    wrong.push(format!("{vendor} lives in {rooms:?}: {at}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
