@@ -138,9 +138,8 @@ async fn attend<S, H: Handler>(
         .header_read_timeout(limits::HEAD_TIME)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
-        // Heads are answered at once and bodies handed over by reference.
-        .writev(true)
-        .pipeline_flush(true);
+        // Bodies are handed over by reference. No `pipeline_flush`: with it hyper 1 buffers bodies without a bound.
+        .writev(true);
     let serving = http.serve_connection(connection, Attending { client, handler });
     let mut serving = std::pin::pin!(serving);
     let served = future::or(async { Some(serving.as_mut().await) }, async {

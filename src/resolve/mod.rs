@@ -7,10 +7,9 @@ mod guard;
 mod memory;
 mod refresh;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-use bytes::Bytes;
 
 use crate::base::{Access, Artifact, Digest};
 use crate::eco::pypi::{self, CoreMetadata, FileWant, Form, IndexError, Part, Project, ProjectName};
@@ -19,8 +18,8 @@ use crate::store::{PageHead, Store, StoreError};
 use crate::upstream::{Client, Site, UpstreamError};
 
 pub use guard::Index;
-use memory::Memory;
 pub use memory::Rendered;
+use memory::{Content, Memory};
 use refresh::Refreshes;
 
 /// How long answers of an upstream are good for.
@@ -129,6 +128,8 @@ struct Inner {
     tasks: Tasks,
     memory: Mutex<Memory>,
     refreshes: Refreshes,
+    /// One worker a page: what one has parsed or rendered the next ones find in memory.
+    working: [async_lock::Mutex<()>; WORKERS],
 }
 
 /// The handles that [`Resolve`] works with.
@@ -153,6 +154,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// A page is not asked for again, whatever a client demands, when it was confirmed less than this ago.
 const LEAST_AGE: Duration = Duration::from_secs(1);
 
+/// Pages parsed or rendered at once; a page is always the same one's work. Bounds memory: a page of 4,400 files
+/// takes 10 MB while it is worked on.
+const WORKERS: usize = 4;
+
 impl Resolve {
     /// Over `indexes`, asked in this order.
     pub fn new(indexes: Vec<Index>, freshness: Freshness, offline: bool, parts: Parts) -> Self {
@@ -169,6 +174,7 @@ impl Resolve {
             tasks,
             memory: Mutex::default(),
             refreshes: Refreshes::default(),
+            working: Default::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -330,62 +336,87 @@ impl Inner {
         Ok(found)
     }
 
+    /// A page, rendered. One that the store has lost is fetched again.
     async fn rendered(
-        &self,
+        self: &Arc<Self>,
         key: &PageKey,
         form: Form,
         gzip: bool,
         head: &PageHead,
     ) -> Result<Arc<Rendered>, ResolveError> {
-        if let Some(found) = self.memory.lock().expect(LOCK).rendered(key, form, gzip, head.revision) {
+        let peek = || self.memory.lock().expect(LOCK).rendered(key, form, gzip, head.revision);
+        if let Some(found) = peek() {
             return Ok(found);
         }
-        let body = match key {
-            PageKey::Root => {
-                let names = self.body(key).await?;
-                self.disk
-                    .run(move || {
-                        let names = String::from_utf8_lossy(&names);
-                        pypi::render_root(names.lines(), form)
-                    })
-                    .await
-            }
-            PageKey::Project(_) => {
-                let project = self.project(key, head).await?;
-                self.disk.run(move || pypi::render(&project, form)).await
-            }
+        let _worker = self.worker(key).await;
+        if let Some(found) = peek() {
+            return Ok(found);
+        }
+        let (content, revision) = self.content(key, head).await?;
+        let render = move || {
+            let body = match &content {
+                Content::Names(names) => pypi::render_root(names.lines(), form),
+                Content::Project(project) => pypi::render(project, form),
+            };
+            Arc::new(Rendered::new(body, gzip))
         };
-        let rendered = self.disk.run(move || Arc::new(Rendered::new(body, gzip))).await;
-        self.memory.lock().expect(LOCK).keep(key, form, gzip, head.revision, rendered.clone());
+        let rendered = self.disk.run(render).await;
+        self.memory.lock().expect(LOCK).keep(key, form, gzip, revision, rendered.clone());
         Ok(rendered)
     }
 
-    async fn project(&self, key: &PageKey, head: &PageHead) -> Result<Arc<Project>, ResolveError> {
-        if let Some(project) = self.memory.lock().expect(LOCK).project(key, head.revision) {
+    async fn project(self: &Arc<Self>, key: &PageKey, head: &PageHead) -> Result<Arc<Project>, ResolveError> {
+        if let Some(Content::Project(project)) = self.memory.lock().expect(LOCK).content(key, head.revision) {
             return Ok(project);
         }
-        let body = self.body(key).await?;
-        let project = self.disk.run(move || Project::from_stored(&body)).await?;
-        let project = Arc::new(project);
-        self.memory.lock().expect(LOCK).keep_project(key, head.revision, project.clone());
-        Ok(project)
+        let _worker = self.worker(key).await;
+        match self.content(key, head).await? {
+            (Content::Project(project), _) => Ok(project),
+            (Content::Names(_), _) => Err(ResolveError::Lost(key.clone())),
+        }
     }
 
-    /// The stored form of a page's body.
-    async fn body(&self, key: &PageKey) -> Result<Bytes, ResolveError> {
-        if let Some(body) = self.memory.lock().expect(LOCK).unsaved(key) {
-            return Ok(body);
+    async fn worker(&self, key: &PageKey) -> async_lock::MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        self.working[hasher.finish() as usize % WORKERS].lock().await
+    }
+
+    /// What a page says, and of which revision: from memory, from the store, or fetched again when it was lost.
+    async fn content(
+        self: &Arc<Self>,
+        key: &PageKey,
+        head: &PageHead,
+    ) -> Result<(Content, u64), ResolveError> {
+        if let Some(content) = self.memory.lock().expect(LOCK).content(key, head.revision) {
+            return Ok((content, head.revision));
         }
-        let (store, stored_key) = (self.store.clone(), key.stored());
-        let page = self.disk.run(move || store.page(&stored_key)).await.map_err(Arc::new)?;
-        match page {
-            Some(page) => Ok(page.body.into()),
-            None => {
-                // Gone between two looks, or damaged: the next request fetches it.
-                self.memory.lock().expect(LOCK).forget(key);
-                Err(ResolveError::Lost(key.clone()))
+        let (store, stored_key, of) = (self.store.clone(), key.stored(), key.clone());
+        let read = move || -> Result<Option<Content>, ResolveError> {
+            let Some(page) = store.page(&stored_key).map_err(Arc::new)?.filter(|p| p.head.found) else {
+                return Ok(None);
+            };
+            Ok(Some(match of {
+                PageKey::Root => Content::Names(String::from_utf8_lossy(&page.body).into()),
+                PageKey::Project(_) => Content::Project(Arc::new(Project::from_stored(&page.body)?)),
+            }))
+        };
+        match self.disk.run(read).await {
+            Ok(Some(content)) => {
+                self.memory.lock().expect(LOCK).keep_content(key, head.revision, content.clone());
+                return Ok((content, head.revision));
             }
+            // Another version's form, or damage: as good as absent.
+            Ok(None) | Err(ResolveError::Stored(_)) => {}
+            Err(e) => return Err(e),
         }
+        self.memory.lock().expect(LOCK).forget(key);
+        if self.offline {
+            return Err(ResolveError::Lost(key.clone()));
+        }
+        let head = self.refresh(key, None).await?;
+        let content = self.memory.lock().expect(LOCK).content(key, head.revision);
+        content.map(|c| (c, head.revision)).ok_or_else(|| ResolveError::Lost(key.clone()))
     }
 
     fn locate(
