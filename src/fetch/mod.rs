@@ -299,6 +299,15 @@ impl Drop for Landing {
 }
 
 impl Content {
+    /// The same once it is stored: its size is known and nothing can go wrong with it any more.
+    pub async fn whole(self) -> Result<Self, FetchError> {
+        match self.source {
+            Source::Stored(_) => Ok(self),
+            Source::Flight(flight, _) => flight.committed().await.map(stored),
+            Source::Pass(artifact, _) => Err(FetchError::NoRoom(artifact.filename)),
+        }
+    }
+
     /// The bytes from `first`, `length` of them or all that there are.
     pub fn body(self, first: u64, length: Option<u64>) -> Body {
         let end = length.map(|n| first + n).or(self.size);

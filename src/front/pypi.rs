@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts as Request;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 
 use crate::base::Artifact;
 use crate::eco::pypi::{self, FileWant, Form, Part, Want};
@@ -120,7 +120,14 @@ impl Pypi {
             Located::Artifact(artifact) if request.method == Method::HEAD => {
                 return self.told(request, artifact, want).await.map_err(failed);
             }
-            Located::Artifact(artifact) => self.fetch.open(artifact).await.map_err(failed)?,
+            Located::Artifact(artifact) => {
+                let content = self.fetch.open(artifact).await.map_err(failed)?;
+                // HTTP/1.0 ends a body of unknown size with the connection: a cut would look like the end.
+                match content.size.is_none() && request.version == Version::HTTP_10 {
+                    true => content.whole().await.map_err(failed)?,
+                    false => content,
+                }
+            }
             Located::InWheel(wheel) => self.metadata_of(wheel).await?,
         };
         Ok(self.content_reply(request, content, want))
