@@ -148,7 +148,8 @@ impl Shared<'_> {
         let end = last.map_or(self.size, |l| l + 1);
         let mut at = first;
         let mut fruitless = 0;
-        while at < end {
+        // Another lane's failure is everybody's: what this one would still fetch nobody will read.
+        while at < end && !self.stop.load(Ordering::Relaxed) {
             let range = Some(Range { first: at, last: Some(end - 1) });
             let answer = match begun.take() {
                 Some(answer) => Ok(answer),
