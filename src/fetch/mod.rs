@@ -143,19 +143,26 @@ impl Fetch {
         Ok(found.map(stored))
     }
 
+    /// An artifact that is stored. Asks nobody; gives the artifact the digest that its first use pinned, if that is
+    /// the only strong one.
+    pub async fn find(&self, artifact: &mut Artifact) -> Result<Option<Content>, FetchError> {
+        if strong(artifact).is_none()
+            && let Some(pinned) = self.first_use(artifact).await?
+        {
+            artifact.digest = Some(pinned);
+        }
+        match strong(artifact) {
+            Some(digest) => self.load(&digest).await,
+            None => Ok(None),
+        }
+    }
+
     /// An artifact: from the store, from a flight under way, or by starting one.
     ///
     /// Returns once the first bytes are certain to come (the upstream has answered), so that its refusal is an
     /// error here and not a broken body. Cancel-safe: the flight goes on without the caller.
     pub async fn open(&self, mut artifact: Artifact) -> Result<Content, FetchError> {
-        if strong(&artifact).is_none()
-            && let Some(pinned) = self.first_use(&artifact).await?
-        {
-            artifact.digest = Some(pinned);
-        }
-        if let Some(digest) = strong(&artifact)
-            && let Some(content) = self.load(&digest).await?
-        {
+        if let Some(content) = self.find(&mut artifact).await? {
             return Ok(content);
         }
         if self.inner.offline {

@@ -137,15 +137,13 @@ impl Pypi {
     async fn told(
         &self,
         request: &Request,
-        artifact: Artifact,
+        mut artifact: Artifact,
         want: &FileWant,
     ) -> Result<Reply, FetchError> {
-        let digest = artifact.digest;
-        if let Some(digest) = digest.filter(|d| d.is_strong())
-            && let Some(content) = self.fetch.load(&digest).await?
-        {
+        if let Some(content) = self.fetch.find(&mut artifact).await? {
             return Ok(self.content_reply(request, content, want));
         }
+        let digest = artifact.digest;
         let size = self.fetch.measure(artifact).await?;
         let mut reply = Reply::new(StatusCode::OK, Cache::Miss, size.map_or_else(Out::empty, Out::told));
         file_headers(&mut reply, want, digest.map(|d| d.hex()).as_deref());

@@ -224,7 +224,10 @@ impl Resolve {
                 return Ok(located);
             }
             // The link may be from a newer page than ours.
-            if refresh || state == State::Miss || self.inner.offline {
+            if self.inner.offline || refresh && state == State::Stale {
+                return Err(ResolveError::Unconfirmed(want.filename.clone()));
+            }
+            if refresh || state == State::Miss {
                 return Err(ResolveError::Unlisted(want.filename.clone()));
             }
             refresh = true;
@@ -287,7 +290,12 @@ impl Inner {
             return Ok((head, State::Hit));
         }
         if self.offline {
-            return Ok((head, State::Stale));
+            // "There is none" is good for its time only.
+            return if head.found {
+                Ok((head, State::Stale))
+            } else {
+                Err(ResolveError::Offline(key.clone()))
+            };
         }
         let servable = head.found && age < fresh_for + self.freshness.stale_if_error;
         if servable && !demanded && age < fresh_for + self.freshness.stale_while_revalidate {
@@ -365,7 +373,9 @@ impl Inner {
             return Ok(project);
         }
         let body = self.body(key).await?;
-        let project = self.disk.run(move || Project::from_stored(&body)).await?;
+        let Ok(project) = self.disk.run(move || Project::from_stored(&body)).await else {
+            return Err(self.lose(key).await);
+        };
         let project = Arc::new(project);
         self.memory.lock().expect(LOCK).keep_project(key, head.revision, project.clone());
         Ok(project)
@@ -380,12 +390,29 @@ impl Inner {
         let page = self.disk.run(move || store.page(&stored_key)).await.map_err(Arc::new)?;
         match page {
             Some(page) => Ok(page.body.into()),
-            None => {
-                // Gone between two looks, or damaged: the next request fetches it.
-                self.memory.lock().expect(LOCK).forget(key);
-                Err(ResolveError::Lost(key.clone()))
-            }
+            None => Err(self.lose(key).await),
         }
+    }
+
+    /// Gives up a page whose body is gone, damaged, or of another dpm version: the next request fetches it. Who owns
+    /// the name stays known.
+    async fn lose(&self, key: &PageKey) -> ResolveError {
+        let (store, stored_key) = (self.store.clone(), key.stored());
+        let marked = self.disk.run(move || {
+            let Some(head) = store.page_head(&stored_key)? else { return Ok(None) };
+            let unconfirmed =
+                PageHead { etag: None, last_modified: None, checked_at: 0, fresh_for: 0, ..head };
+            store.set_page_head(&stored_key, &unconfirmed).map(|()| Some(unconfirmed))
+        });
+        let marked = marked.await;
+        let mut memory = self.memory.lock().expect(LOCK);
+        memory.forget(key);
+        match marked {
+            Ok(Some(head)) => memory.learn(key, head),
+            Ok(None) => {}
+            Err(e) => return ResolveError::Store(Arc::new(e)),
+        }
+        ResolveError::Lost(key.clone())
     }
 
     fn locate(
@@ -456,6 +483,9 @@ pub enum ResolveError {
     /// The index does not list this file, or not with this digest.
     #[error("the index does not list {0}, or no longer with this digest")]
     Unlisted(String),
+    /// The page that is known does not list this file, and the upstream cannot be asked for a newer one.
+    #[error("the stored page does not list {0}, and the index cannot be asked for a newer one")]
+    Unconfirmed(String),
     /// The upstream failed or refused, and nothing usable is known.
     #[error("{0}")]
     Upstream(#[source] UpstreamError),
@@ -482,27 +512,18 @@ pub enum ResolveError {
     /// Nothing is known and nobody may be asked.
     #[error("nothing is stored for {0} and dpm runs with --offline")]
     Offline(PageKey),
-    /// The page was taken out of the store a moment ago.
+    /// The stored page is gone or cannot be read: the next request fetches it.
     #[error("the stored page of {0} was lost; ask again")]
     Lost(PageKey),
     /// The page came from an index that is configured no more.
     #[error("no index named {0} is configured")]
     NoIndex(String),
-    /// A stored page cannot be read.
-    #[error("a stored page cannot be read: {0}")]
-    Stored(#[from] Arc<IndexError>),
     /// The store failed.
     #[error("{0}")]
     Store(#[from] Arc<StoreError>),
     /// dpm is shutting down.
     #[error("the question for {0} was given up")]
     GivenUp(PageKey),
-}
-
-impl From<IndexError> for ResolveError {
-    fn from(e: IndexError) -> Self {
-        Self::Stored(Arc::new(e))
-    }
 }
 
 impl ResolveError {

@@ -3,6 +3,8 @@
 #![allow(unreachable_pub, missing_docs, reason = "tests are nobody's interface")]
 
 mod faults_upstream;
+mod flights;
+mod freshness;
 mod house;
 mod smoke;
 mod support;
