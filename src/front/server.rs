@@ -139,8 +139,9 @@ async fn attend<S, H: Handler>(
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
         // Heads are answered at once and bodies handed over by reference.
-        .writev(true)
-        .pipeline_flush(true);
+        .writev(true);
+    // No `pipeline_flush`: it holds an answer back while anything unread is there, also what cannot be parsed, and
+    // then 400 and 431 are never sent.
     let serving = http.serve_connection(connection, Attending { client, handler });
     let mut serving = std::pin::pin!(serving);
     let served = future::or(async { Some(serving.as_mut().await) }, async {
