@@ -195,6 +195,11 @@ impl Fetch {
         self.pinned(flight::artifact_pin(artifact)).await
     }
 
+    /// Forgets what an artifact, and what lies beside it, was at its first use. Blocks.
+    pub fn forget_first_use(&self, artifact: &Artifact) -> Result<usize, StoreError> {
+        self.inner.store.forget_names(&flight::artifact_pin(artifact))
+    }
+
     /// The digest that was pinned to a name.
     pub async fn pinned(&self, name: String) -> Result<Option<Digest>, FetchError> {
         let store = self.inner.store.clone();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::{Access, Artifact, Digest};
+use crate::base::{Artifact, Digest};
 use crate::eco::pypi::{self, CoreMetadata, FileWant, Form, IndexError, Part, Project, ProjectName};
 use crate::rt::{Clock, Gate, Tasks};
 use crate::store::{PageHead, Store, StoreError};
@@ -244,27 +244,28 @@ impl Resolve {
         self.inner.known(key).await
     }
 
-    /// The strong digests of every file that a known page lists. Asks nobody.
-    pub async fn digests(&self, key: &PageKey) -> Result<Vec<Digest>, ResolveError> {
+    /// Notes the digest of metadata that was taken from the wheel of this digest.
+    pub fn note_metadata(&self, want: &FileWant, metadata: Digest) {
+        if want.digest.is_some_and(|d| d.is_strong()) {
+            self.inner.memory.lock().expect(LOCK).keep_metadata(want, metadata);
+        }
+    }
+
+    /// Every file that a known page lists. Asks nobody.
+    pub async fn artifacts(&self, key: &PageKey) -> Result<Vec<Artifact>, ResolveError> {
         let Some(head) = self.inner.known(key).await?.filter(|h| h.found && *key != PageKey::Root) else {
             return Ok(Vec::new());
         };
+        let Some(index) = self.inner.index(&head.upstream) else { return Ok(Vec::new()) };
         let project = self.inner.project(key, &head).await?;
-        let best = project.files.iter().filter_map(pypi::File::best_digest);
-        Ok(best.filter(Digest::is_strong).collect())
+        Ok(project.files.iter().map(|file| index.artifact(file)).collect())
     }
 
     /// Forgets a page and what was learned with it: who owns the name.
     pub fn forget(&self, key: &PageKey) -> Result<usize, StoreError> {
         let prefix = key.stored();
-        let head = self.inner.store.page_head(&prefix)?;
         self.inner.memory.lock().expect(LOCK).forget(key);
-        let pages = self.inner.store.forget_page(&prefix)?;
-        if let Some(head) = head {
-            // Digests that were pinned on first use are forgotten with the page that led to them.
-            self.inner.store.forget_names(&format!("first-use\0{}\0{}", head.upstream, head.url))?;
-        }
-        Ok(usize::from(pages))
+        Ok(usize::from(self.inner.store.forget_page(&prefix)?))
     }
 
     /// The configured indexes, in the order in which they are asked.
@@ -427,20 +428,9 @@ impl Inner {
             .find(|f| f.filename == want.filename && want.digest.is_none_or(|d| f.digests.contains(&d)));
         let Some(file) = listed else { return Ok(None) };
         let index = self.index(&head.upstream).ok_or_else(|| ResolveError::NoIndex(head.upstream.clone()))?;
-        let access = match index.private || index.site.credentials.is_some() {
-            true => Access::Private,
-            false => Access::Public,
-        };
-        let artifact = |url, digest, size, filename| Artifact {
-            upstream: index.site.name.clone(),
-            url,
-            digest,
-            size,
-            filename,
-            access,
-        };
         let name = format!("{}{}", file.filename, want.part.suffix());
-        let whole = || artifact(file.url.clone(), file.best_digest(), file.size, file.filename.clone());
+        let whole = || index.artifact(file);
+        let beside = |url, digest| Artifact { url, digest, size: None, filename: name.clone(), ..whole() };
         Ok(Some(match want.part {
             Part::Whole => Located::Artifact(whole()),
             Part::Metadata => {
@@ -457,11 +447,11 @@ impl Inner {
                 }
                 let mut url = file.url.clone();
                 url.set_path(&format!("{}.metadata", url.path()));
-                Located::Artifact(artifact(url, digest, None, name))
+                Located::Artifact(beside(url, digest))
             }
             Part::Provenance => {
                 let url = file.provenance.clone().ok_or_else(|| ResolveError::Unlisted(name.clone()))?;
-                Located::Artifact(artifact(url, None, None, name))
+                Located::Artifact(beside(url, None))
             }
         }))
     }

@@ -8,5 +8,6 @@ mod flights;
 mod freshness;
 mod guard;
 mod house;
+mod pypi;
 mod smoke;
 mod support;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dpm::base::Sha256;
 use dpm::config::{Budget, Config, Freshness, Index, Log, Origin, Store};
-use dpm::daemon::{Daemon, Tuning};
+use dpm::daemon::{Admin, Daemon, Order, Tuning};
 use dpm::store::Description;
 use dpm::upstream;
 
@@ -102,6 +102,12 @@ impl Node {
     #[track_caller]
     pub fn get(&self, path: &str) -> Answer {
         request("GET", &self.url(path), &[])
+    }
+
+    /// Carries out an order of an operator.
+    pub fn order(&self, order: &Order) -> serde_json::Value {
+        let admin = Admin::new(&self.config, self.daemon().rooms().clone(), None);
+        admin.carry_out(order, &mut |_| {}).expect("the order is carried out")
     }
 
     /// Waits until no download is under way: a commit comes after the last byte.
