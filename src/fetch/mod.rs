@@ -143,19 +143,26 @@ impl Fetch {
         Ok(found.map(stored))
     }
 
+    /// An artifact that is stored. Asks nobody; gives the artifact the digest that its first use pinned, if that is
+    /// the only strong one.
+    pub async fn find(&self, artifact: &mut Artifact) -> Result<Option<Content>, FetchError> {
+        if strong(artifact).is_none()
+            && let Some(pinned) = self.first_use(artifact).await?
+        {
+            artifact.digest = Some(pinned);
+        }
+        match strong(artifact) {
+            Some(digest) => self.load(&digest).await,
+            None => Ok(None),
+        }
+    }
+
     /// An artifact: from the store, from a flight under way, or by starting one.
     ///
     /// Returns once the first bytes are certain to come (the upstream has answered), so that its refusal is an
     /// error here and not a broken body. Cancel-safe: the flight goes on without the caller.
     pub async fn open(&self, mut artifact: Artifact) -> Result<Content, FetchError> {
-        if strong(&artifact).is_none()
-            && let Some(pinned) = self.first_use(&artifact).await?
-        {
-            artifact.digest = Some(pinned);
-        }
-        if let Some(digest) = strong(&artifact)
-            && let Some(content) = self.load(&digest).await?
-        {
+        if let Some(content) = self.find(&mut artifact).await? {
             return Ok(content);
         }
         if self.inner.offline {
@@ -186,6 +193,11 @@ impl Fetch {
     /// The digest that was pinned when an artifact without a strong one was first used.
     pub async fn first_use(&self, artifact: &Artifact) -> Result<Option<Digest>, FetchError> {
         self.pinned(flight::artifact_pin(artifact)).await
+    }
+
+    /// Forgets what an artifact, and what lies beside it, was at its first use. Blocks.
+    pub fn forget_first_use(&self, artifact: &Artifact) -> Result<usize, StoreError> {
+        self.inner.store.forget_names(&flight::artifact_pin(artifact))
     }
 
     /// The digest that was pinned to a name.
@@ -299,6 +311,15 @@ impl Drop for Landing {
 }
 
 impl Content {
+    /// The same once it is stored: its size is known and nothing can go wrong with it any more.
+    pub async fn whole(self) -> Result<Self, FetchError> {
+        match self.source {
+            Source::Stored(_) => Ok(self),
+            Source::Flight(flight, _) => flight.committed().await.map(stored),
+            Source::Pass(artifact, _) => Err(FetchError::NoRoom(artifact.filename)),
+        }
+    }
+
     /// The bytes from `first`, `length` of them or all that there are.
     pub fn body(self, first: u64, length: Option<u64>) -> Body {
         let end = length.map(|n| first + n).or(self.size);

@@ -138,8 +138,10 @@ async fn attend<S, H: Handler>(
         .header_read_timeout(limits::HEAD_TIME)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
-        // Bodies are handed over by reference. No `pipeline_flush`: with it hyper 1 buffers bodies without a bound.
+        // Bodies are handed over by reference.
         .writev(true);
+    // No `pipeline_flush`: with it hyper 1 buffers bodies without a bound, and holds an answer back while anything
+    // unread is there, also what cannot be parsed, so that 400 and 431 are never sent.
     let serving = http.serve_connection(connection, Attending { client, handler });
     let mut serving = std::pin::pin!(serving);
     let served = future::or(async { Some(serving.as_mut().await) }, async {

@@ -3,7 +3,8 @@
 //! A name that a private index owns is never asked of another one: somebody could register it there
 //! ("dependency confusion"), and the question alone tells it to strangers.
 
-use crate::eco::pypi::{NamePattern, ProjectName};
+use crate::base::{Access, Artifact};
+use crate::eco::pypi::{self, NamePattern, ProjectName};
 use crate::store::PageHead;
 use crate::upstream::Site;
 
@@ -23,6 +24,22 @@ pub struct Index {
 impl Index {
     fn owns(&self, name: &ProjectName) -> bool {
         self.owns.iter().any(|p| p.matches(name))
+    }
+
+    /// A file that a page of this index lists.
+    pub(super) fn artifact(&self, file: &pypi::File) -> Artifact {
+        let access = match self.private || self.site.credentials.is_some() {
+            true => Access::Private,
+            false => Access::Public,
+        };
+        Artifact {
+            upstream: self.site.name.clone(),
+            url: file.url.clone(),
+            digest: file.best_digest(),
+            size: file.size,
+            filename: file.filename.clone(),
+            access,
+        }
     }
 
     /// The address of a page.

@@ -11,7 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::base::{Access, Artifact, Digest};
+use crate::base::{Artifact, Digest};
 use crate::eco::pypi::{self, CoreMetadata, FileWant, Form, IndexError, Part, Project, ProjectName};
 use crate::rt::{Clock, Gate, Tasks};
 use crate::store::{PageHead, Store, StoreError};
@@ -230,7 +230,10 @@ impl Resolve {
                 return Ok(located);
             }
             // The link may be from a newer page than ours.
-            if refresh || state == State::Miss || self.inner.offline {
+            if self.inner.offline || refresh && state == State::Stale {
+                return Err(ResolveError::Unconfirmed(want.filename.clone()));
+            }
+            if refresh || state == State::Miss {
                 return Err(ResolveError::Unlisted(want.filename.clone()));
             }
             refresh = true;
@@ -247,27 +250,28 @@ impl Resolve {
         self.inner.known(key).await
     }
 
-    /// The strong digests of every file that a known page lists. Asks nobody.
-    pub async fn digests(&self, key: &PageKey) -> Result<Vec<Digest>, ResolveError> {
+    /// Notes the digest of metadata that was taken from the wheel of this digest.
+    pub fn note_metadata(&self, want: &FileWant, metadata: Digest) {
+        if want.digest.is_some_and(|d| d.is_strong()) {
+            self.inner.memory.lock().expect(LOCK).keep_metadata(want, metadata);
+        }
+    }
+
+    /// Every file that a known page lists. Asks nobody.
+    pub async fn artifacts(&self, key: &PageKey) -> Result<Vec<Artifact>, ResolveError> {
         let Some(head) = self.inner.known(key).await?.filter(|h| h.found && *key != PageKey::Root) else {
             return Ok(Vec::new());
         };
+        let Some(index) = self.inner.index(&head.upstream) else { return Ok(Vec::new()) };
         let project = self.inner.project(key, &head).await?;
-        let best = project.files.iter().filter_map(pypi::File::best_digest);
-        Ok(best.filter(Digest::is_strong).collect())
+        Ok(project.files.iter().map(|file| index.artifact(file)).collect())
     }
 
     /// Forgets a page and what was learned with it: who owns the name.
     pub fn forget(&self, key: &PageKey) -> Result<usize, StoreError> {
         let prefix = key.stored();
-        let head = self.inner.store.page_head(&prefix)?;
         self.inner.memory.lock().expect(LOCK).forget(key);
-        let pages = self.inner.store.forget_page(&prefix)?;
-        if let Some(head) = head {
-            // Digests that were pinned on first use are forgotten with the page that led to them.
-            self.inner.store.forget_names(&format!("first-use\0{}\0{}", head.upstream, head.url))?;
-        }
-        Ok(usize::from(pages))
+        Ok(usize::from(self.inner.store.forget_page(&prefix)?))
     }
 
     /// The configured indexes, in the order in which they are asked.
@@ -293,7 +297,12 @@ impl Inner {
             return Ok((head, State::Hit));
         }
         if self.offline {
-            return Ok((head, State::Stale));
+            // "There is none" is good for its time only.
+            return if head.found {
+                Ok((head, State::Stale))
+            } else {
+                Err(ResolveError::Offline(key.clone()))
+            };
         }
         let servable = head.found && age < fresh_for + self.freshness.stale_if_error;
         if servable && !demanded && age < fresh_for + self.freshness.stale_while_revalidate {
@@ -392,29 +401,27 @@ impl Inner {
             return Ok((content, head.revision));
         }
         let (store, stored_key, of) = (self.store.clone(), key.stored(), key.clone());
-        let read = move || -> Result<Option<Content>, ResolveError> {
-            let Some(page) = store.page(&stored_key).map_err(Arc::new)?.filter(|p| p.head.found) else {
-                return Ok(None);
-            };
-            Ok(Some(match of {
-                PageKey::Root => Content::Names(String::from_utf8_lossy(&page.body).into()),
-                PageKey::Project(_) => Content::Project(Arc::new(Project::from_stored(&page.body)?)),
-            }))
+        let read = move || -> Result<Option<Content>, StoreError> {
+            let Some(page) = store.page(&stored_key)?.filter(|p| p.head.found) else { return Ok(None) };
+            Ok(match of {
+                PageKey::Root => Some(Content::Names(String::from_utf8_lossy(&page.body).into())),
+                // Another version's form, or damage: as good as absent.
+                PageKey::Project(_) => {
+                    Project::from_stored(&page.body).ok().map(|p| Content::Project(Arc::new(p)))
+                }
+            })
         };
-        match self.disk.run(read).await {
-            Ok(Some(content)) => {
-                self.memory.lock().expect(LOCK).keep_content(key, head.revision, content.clone());
-                return Ok((content, head.revision));
-            }
-            // Another version's form, or damage: as good as absent.
-            Ok(None) | Err(ResolveError::Stored(_)) => {}
-            Err(e) => return Err(e),
+        if let Some(content) = self.disk.run(read).await.map_err(Arc::new)? {
+            self.memory.lock().expect(LOCK).keep_content(key, head.revision, content.clone());
+            return Ok((content, head.revision));
         }
         self.memory.lock().expect(LOCK).forget(key);
         if self.offline {
             return Err(ResolveError::Lost(key.clone()));
         }
-        let head = self.refresh(key, None).await?;
+        // Whoever owns the name still does; without validators the whole page comes.
+        let unconfirmed = PageHead { etag: None, last_modified: None, ..head.clone() };
+        let head = self.refresh(key, Some(unconfirmed)).await?;
         let content = self.memory.lock().expect(LOCK).content(key, head.revision);
         content.map(|c| (c, head.revision)).ok_or_else(|| ResolveError::Lost(key.clone()))
     }
@@ -431,20 +438,9 @@ impl Inner {
             .find(|f| f.filename == want.filename && want.digest.is_none_or(|d| f.digests.contains(&d)));
         let Some(file) = listed else { return Ok(None) };
         let index = self.index(&head.upstream).ok_or_else(|| ResolveError::NoIndex(head.upstream.clone()))?;
-        let access = match index.private || index.site.credentials.is_some() {
-            true => Access::Private,
-            false => Access::Public,
-        };
-        let artifact = |url, digest, size, filename| Artifact {
-            upstream: index.site.name.clone(),
-            url,
-            digest,
-            size,
-            filename,
-            access,
-        };
         let name = format!("{}{}", file.filename, want.part.suffix());
-        let whole = || artifact(file.url.clone(), file.best_digest(), file.size, file.filename.clone());
+        let whole = || index.artifact(file);
+        let beside = |url, digest| Artifact { url, digest, size: None, filename: name.clone(), ..whole() };
         Ok(Some(match want.part {
             Part::Whole => Located::Artifact(whole()),
             Part::Metadata => {
@@ -461,11 +457,11 @@ impl Inner {
                 }
                 let mut url = file.url.clone();
                 url.set_path(&format!("{}.metadata", url.path()));
-                Located::Artifact(artifact(url, digest, None, name))
+                Located::Artifact(beside(url, digest))
             }
             Part::Provenance => {
                 let url = file.provenance.clone().ok_or_else(|| ResolveError::Unlisted(name.clone()))?;
-                Located::Artifact(artifact(url, None, None, name))
+                Located::Artifact(beside(url, None))
             }
         }))
     }
@@ -487,6 +483,9 @@ pub enum ResolveError {
     /// The index does not list this file, or not with this digest.
     #[error("the index does not list {0}, or no longer with this digest")]
     Unlisted(String),
+    /// The page that is known does not list this file, and the upstream cannot be asked for a newer one.
+    #[error("the stored page does not list {0}, and the index cannot be asked for a newer one")]
+    Unconfirmed(String),
     /// The upstream failed or refused, and nothing usable is known.
     #[error("{0}")]
     Upstream(#[source] UpstreamError),
@@ -513,27 +512,18 @@ pub enum ResolveError {
     /// Nothing is known and nobody may be asked.
     #[error("nothing is stored for {0} and dpm runs with --offline")]
     Offline(PageKey),
-    /// The page was taken out of the store a moment ago.
+    /// The stored page is gone or cannot be read: the next request fetches it.
     #[error("the stored page of {0} was lost; ask again")]
     Lost(PageKey),
     /// The page came from an index that is configured no more.
     #[error("no index named {0} is configured")]
     NoIndex(String),
-    /// A stored page cannot be read.
-    #[error("a stored page cannot be read: {0}")]
-    Stored(#[from] Arc<IndexError>),
     /// The store failed.
     #[error("{0}")]
     Store(#[from] Arc<StoreError>),
     /// dpm is shutting down.
     #[error("the question for {0} was given up")]
     GivenUp(PageKey),
-}
-
-impl From<IndexError> for ResolveError {
-    fn from(e: IndexError) -> Self {
-        Self::Stored(Arc::new(e))
-    }
 }
 
 impl ResolveError {

@@ -2,6 +2,12 @@
 
 #![allow(unreachable_pub, missing_docs, reason = "tests are nobody's interface")]
 
+mod faults_clients;
+mod faults_upstream;
+mod flights;
+mod freshness;
+mod guard;
 mod house;
+mod pypi;
 mod smoke;
 mod support;

@@ -1,9 +1,16 @@
-//! What tests stand on: whole nodes, a client, a small upstream.
+//! What tests stand on: whole nodes, clients, a small upstream, projects to publish there.
 
 mod client;
 mod node;
+mod project;
 pub mod upstream;
+mod wait;
 
-pub use client::{Answer, get, request};
+pub use client::{Answer, Raw, attempt, get, request};
 pub use node::Node;
-pub use upstream::Upstream;
+pub use project::{Project, bytes, wheel};
+pub use upstream::{Fault, File, Framing, Ranges, Upstream};
+pub use wait::{LIMIT, Latch, until};
+
+/// PEP 691.
+pub const JSON: &str = "application/vnd.pypi.simple.v1+json";
