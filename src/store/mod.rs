@@ -20,6 +20,7 @@ mod stored;
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -92,7 +93,9 @@ struct Inner {
     /// Artifacts between their file's renaming and their record.
     committing: Mutex<Vec<Sha256>>,
     open: Mutex<LruCache<Sha256, Arc<Stored>>>,
-    tmp_counter: std::sync::atomic::AtomicU64,
+    tmp_counter: AtomicU64,
+    /// Bytes that artifacts on their way in will still take.
+    promised: AtomicU64,
 }
 
 impl Store {
@@ -133,7 +136,8 @@ impl Store {
                 touched: Mutex::default(),
                 committing: Mutex::default(),
                 open: Mutex::new(LruCache::new(OPEN_FILES)),
-                tmp_counter: Default::default(),
+                tmp_counter: AtomicU64::new(0),
+                promised: AtomicU64::new(0),
             }),
         };
         store.inner.clear_incoming();
@@ -149,14 +153,22 @@ impl Store {
 
     /// The artifact with this digest, whatever its algorithm, if it is stored.
     ///
-    /// A record whose file is gone or has another length is taken out: the caller fetches again.
+    /// A record that cannot be read, or whose file is gone or has another length, is taken out: the caller fetches
+    /// again.
     pub fn load(&self, digest: &Digest) -> Result<Option<Arc<Stored>>, StoreError> {
         let Some(sha256) = self.resolve(digest)? else { return Ok(None) };
         if let Some(found) = self.peek(&sha256) {
             return Ok(Some(found));
         }
-        let Some(record) = self.record(&sha256)? else { return Ok(None) };
-        match Stored::open(&self.inner.object_path(&sha256), sha256, &record) {
+        let opened = match self.record(&sha256) {
+            Ok(None) => return Ok(None),
+            Ok(Some(record)) => {
+                Stored::open(&self.inner.object_path(&sha256), sha256, &record).map_err(|e| e.to_string())
+            }
+            Err(StoreError::Record(e)) => Err(e),
+            Err(e) => return Err(e),
+        };
+        match opened {
             Ok(stored) => {
                 let stored = Arc::new(stored);
                 self.inner.open.lock().expect(LOCK).put(sha256, stored.clone());

@@ -4,4 +4,5 @@
 
 mod house;
 mod smoke;
+mod store;
 mod support;

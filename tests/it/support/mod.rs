@@ -2,8 +2,10 @@
 
 mod client;
 mod node;
+mod random;
 pub mod upstream;
 
 pub use client::{Answer, get, request};
 pub use node::Node;
+pub use random::{Random, bytes};
 pub use upstream::Upstream;
