@@ -128,6 +128,13 @@ impl Store {
         batch.remove(&inner.artifacts, sha256.0);
         batch.remove(&inner.access, sha256.0);
         let path = inner.object_path(sha256);
+        if inner.room_for_change().is_err() {
+            // Others have filled the disk. The file goes first, so that the index gets room; a record without a file
+            // is as good as none.
+            inner.open.lock().expect(LOCK).pop(sha256);
+            let _ = std::fs::remove_file(&path);
+            inner.room_for_change()?;
+        }
         let size = match decode::<ArtifactRecord>(&bytes) {
             Ok(record) => {
                 for digest in record.digests.iter().filter_map(|d| d.parse::<Digest>().ok()) {

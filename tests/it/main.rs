@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, missing_docs, reason = "tests are nobody's interface")]
 
 mod crash;
+mod disk;
 mod house;
 mod smoke;
 mod store;

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 /// How long a node may take to start, stop, or answer an order. Generous: machines are shared.
@@ -14,8 +14,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Process {
     child: Child,
     pub url: String,
-    /// What it says, in lines, as it says it.
-    pub log: mpsc::Receiver<String>,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 /// `dpm` with these arguments and nothing of this machine's settings.
@@ -87,27 +86,32 @@ impl Process {
         clean(&mut command);
         let mut child =
             command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the node is started");
-        let (sender, log) = mpsc::sync_channel(10_000);
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (sender, receiver) = mpsc::sync_channel(1);
         let errors = BufReader::new(child.stderr.take().expect("it is piped"));
+        let theirs = log.clone();
         std::thread::spawn(move || {
             for line in errors.lines().map_while(Result::ok) {
-                // What nobody reads is dropped; the node never waits.
-                let _ = sender.try_send(line);
+                if let Some((_, at)) = line.split_once("clients: ") {
+                    let url = at.split("/pypi/").next().expect("an address").to_owned();
+                    // Said once; a test that has given up no longer listens.
+                    let _ = sender.try_send(url);
+                }
+                theirs.lock().unwrap().push(line);
             }
         });
-        let mut all = Vec::new();
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            let Ok(line) = log.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
+        match receiver.recv_timeout(LIMIT) {
+            Ok(url) => Self { child, url, log },
+            Err(_) => {
                 let _ = child.kill();
-                panic!("the node did not start:\n{}", all.join("\n"));
-            };
-            if let Some((_, at)) = line.split_once("clients: ") {
-                let url = at.split("/pypi/").next().expect("an address").to_owned();
-                return Self { child, url, log };
+                panic!("the node did not start:\n{}", log.lock().unwrap().join("\n"));
             }
-            all.push(line);
         }
+    }
+
+    /// What it has said so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
     }
 
     pub fn url(&self, path: &str) -> String {
