@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, missing_docs, reason = "tests are nobody's interface")]
 
+mod cli;
 mod crash;
 mod disk;
 mod house;

@@ -35,7 +35,12 @@ fn clean(command: &mut Command) {
 
 /// Runs `dpm` to its end.
 pub fn run<S: AsRef<OsStr>>(args: &[S]) -> Output {
-    let child = dpm(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("dpm runs");
+    end(dpm(args))
+}
+
+/// Runs a command to its end, within the limit.
+pub fn end(mut command: Command) -> Output {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
     let (sender, receiver) = mpsc::sync_channel(1);
     let id = child.id();
     std::thread::spawn(move || sender.send(child.wait_with_output()));
@@ -43,7 +48,7 @@ pub fn run<S: AsRef<OsStr>>(args: &[S]) -> Output {
         Ok(output) => output.expect("its output"),
         Err(_) => {
             signal(id, "KILL");
-            panic!("dpm did not end within {LIMIT:?}");
+            panic!("it did not end within {LIMIT:?}");
         }
     }
 }
