@@ -300,7 +300,7 @@ const HEAD: &str = r##"# dpm's configuration. What is commented out shows the de
 [store]
 # The most that packages may take: a share of the disk, or a size.
 # budget = "20%"
-# What stays free on the disk whatever the budget says.
+# What stays free on the disk whatever the budget says; never less than 64 MiB, which the index needs.
 # free_margin = "1GB"
 
 [freshness]

@@ -316,6 +316,9 @@ impl Admin {
             }
             Err(e) => gauges.not_ready.push(e.to_string()),
         }
+        if let Err(e) = rooms.store.check() {
+            gauges.not_ready.push(e.to_string());
+        }
         if rooms.resolve.indexes().is_empty() {
             gauges.not_ready.push("no upstream is configured".into());
         }

@@ -69,7 +69,13 @@ impl Inner {
     }
 
     /// Whether what is known of a page is from an index as it is configured now, and one that may be asked for it.
+    ///
+    /// Without any index nobody is asked, and everything known counts: an operator looks at an idle store whose node
+    /// had its upstreams from the command line.
     pub(super) fn is_configured(&self, key: &PageKey, head: &PageHead) -> bool {
+        if self.indexes.is_empty() {
+            return true;
+        }
         if head.upstream.is_empty() {
             // "No index knows it", said by all of them together.
             return head.url == self.all_urls(key);

@@ -7,7 +7,7 @@ use fjall::PersistMode;
 use crate::base::{Access, Digest, Sha256};
 use crate::unixfs::Layout;
 
-use super::records::{ArtifactRecord, BlockRecord, encode};
+use super::records::{ArtifactRecord, BlockRecord, decode, encode};
 use super::{Incoming, LOCK, Store, StoreError, Stored, alias_key};
 
 /// What is known of an artifact when it is committed. The caller has verified all of it.
@@ -58,14 +58,17 @@ impl Store {
 
         let _committing = Committing::begin(self, facts.sha256);
         let path = inner.object_path(&facts.sha256);
-        let file = incoming.publish(&path).map_err(|e| StoreError::Io("store", path, e))?;
+        let file = incoming.publish(&path).map_err(|e| StoreError::Io("store", path.clone(), e))?;
 
         let mut space = inner.space.lock().expect(LOCK);
-        let before = self.record(&facts.sha256)?;
-        if let Some(before) = &before {
+        let before = inner.artifacts.get(facts.sha256.0)?;
+        // One that cannot be read is replaced like any other.
+        if let Some(before) = before.as_deref().and_then(|b| decode::<ArtifactRecord>(b).ok()) {
             record.pinned = before.pinned;
             // Public once is public: the bytes can be had by anybody.
             record.private &= before.private;
+            let (known, all) = (before.digests, &mut record.digests);
+            all.extend(known.into_iter().filter(|d| !facts.digests.iter().any(|f| f.to_string() == *d)));
         }
         let mut batch = inner.db.batch().durability(Some(PersistMode::SyncData));
         batch.insert(&inner.artifacts, facts.sha256.0, encode(&record));
@@ -91,7 +94,13 @@ impl Store {
             None => space.plus(record.size),
         };
         counted.write(&mut batch);
-        batch.commit()?;
+        if let Err(e) = batch.commit() {
+            if before.is_none() {
+                // Nothing names it, and the disk may be full. What stays is an orphan.
+                let _ = std::fs::remove_file(&path);
+            }
+            return Err(e.into());
+        }
         *space = counted;
         drop(space);
 
@@ -118,7 +127,15 @@ impl Store {
         let mut batch = inner.db.batch().durability(Some(mode));
         batch.remove(&inner.artifacts, sha256.0);
         batch.remove(&inner.access, sha256.0);
-        let size = match super::records::decode::<ArtifactRecord>(&bytes) {
+        let path = inner.object_path(sha256);
+        if inner.room_for_change().is_err() {
+            // Others have filled the disk. The file goes first, so that the index gets room; a record without a file
+            // is as good as none.
+            inner.open.lock().expect(LOCK).pop(sha256);
+            let _ = std::fs::remove_file(&path);
+            inner.room_for_change()?;
+        }
+        let size = match decode::<ArtifactRecord>(&bytes) {
             Ok(record) => {
                 for digest in record.digests.iter().filter_map(|d| d.parse::<Digest>().ok()) {
                     batch.remove(&inner.aliases, alias_key(&digest));
@@ -132,8 +149,8 @@ impl Store {
                 }
                 record.size
             }
-            // The record itself is damaged: what it led to is left to `scrub`.
-            Err(_) => 0,
+            // The record itself is damaged: what it led to is left to `scrub`, and its file tells its size.
+            Err(_) => std::fs::metadata(&path).map_or(0, |m| m.len()),
         };
         let counted = space.minus(size);
         counted.write(&mut batch);
@@ -141,7 +158,6 @@ impl Store {
         *space = counted;
         inner.open.lock().expect(LOCK).pop(sha256);
         inner.touched.lock().expect(LOCK).remove(sha256);
-        let path = inner.object_path(sha256);
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Io("remove", path, e)),
             _ => Ok(Some(size)),

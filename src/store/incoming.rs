@@ -3,17 +3,25 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{INCOMING, Inner, LOCK, Store, StoreError};
 
 /// A file being written. Dropped without a commit, it is gone.
-#[derive(Debug)]
 pub struct Incoming {
+    inner: Arc<Inner>,
     file: File,
     path: PathBuf,
     committed: bool,
+    /// Bytes announced and not written yet.
+    owed: AtomicU64,
+    /// Bytes written since the disk was looked at.
+    unseen: AtomicU64,
 }
+
+/// Bytes written between two looks at the disk: many downloads of unknown size, and other programs, fill it too.
+const LOOK_BYTES: u64 = 1 << 20;
 
 impl Store {
     /// Room for an artifact of `size` bytes, if known.
@@ -21,7 +29,8 @@ impl Store {
     /// Errors: [`StoreError::NoRoom`] when the disk would get too full: pass the bytes through instead.
     pub fn begin(&self, size: Option<u64>) -> Result<Incoming, StoreError> {
         let inner = &self.inner;
-        self.room_for(size.unwrap_or(0))?;
+        let owed = size.unwrap_or(0);
+        self.room_for(owed)?;
         let n = inner.tmp_counter.fetch_add(1, Ordering::Relaxed);
         let path = inner.dir.join(INCOMING).join(format!("{}-{n}", std::process::id()));
         let file = OpenOptions::new()
@@ -30,14 +39,33 @@ impl Store {
             .create_new(true)
             .open(&path)
             .map_err(|e| StoreError::Io("create", path.clone(), e))?;
-        Ok(Incoming { file, path, committed: false })
+        inner.promised.fetch_add(owed, Ordering::Relaxed);
+        let (owed, unseen) = (AtomicU64::new(owed), AtomicU64::new(0));
+        Ok(Incoming { inner: inner.clone(), file, path, committed: false, owed, unseen })
     }
 }
 
 impl Incoming {
     /// Writes all of `bytes` at `offset`.
+    ///
+    /// Errors: `StorageFull` when the disk is, or has come under its margin.
     pub fn write(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+        let length = bytes.len() as u64;
+        self.pay(length);
+        if self.unseen.fetch_add(length, Ordering::Relaxed) + length >= LOOK_BYTES {
+            self.unseen.store(0, Ordering::Relaxed);
+            self.inner
+                .room_on_disk(0)
+                .map_err(|e| std::io::Error::new(std::io::ErrorKind::StorageFull, e))?;
+        }
         self.file.write_all_at(bytes, offset)
+    }
+
+    /// Takes up to `length` bytes off what the disk still owes.
+    fn pay(&self, length: u64) {
+        let pay = |owed: u64| Some(owed.saturating_sub(length));
+        let owed = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).unwrap_or_default();
+        self.inner.promised.fetch_sub(owed.min(length), Ordering::Relaxed);
     }
 
     /// Reads what was written, filling `buffer` as far as there is something.
@@ -69,6 +97,7 @@ impl Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
+        self.pay(u64::MAX);
         if !self.committed {
             // Gone already is as good.
             let _ = std::fs::remove_file(&self.path);

@@ -20,6 +20,7 @@ mod stored;
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -58,7 +59,7 @@ const JOURNAL_BYTES: u64 = 64 << 20;
 pub struct Options {
     /// Most bytes of artifacts.
     pub budget: Budget,
-    /// Bytes of the disk that stay free: below it nothing is stored.
+    /// Bytes of the disk that stay free: below it nothing is stored. At least 64 MiB, which the index needs.
     pub free_margin_bytes: u64,
     /// Time for access times and ages.
     pub clock: Clock,
@@ -92,7 +93,9 @@ struct Inner {
     /// Artifacts between their file's renaming and their record.
     committing: Mutex<Vec<Sha256>>,
     open: Mutex<LruCache<Sha256, Arc<Stored>>>,
-    tmp_counter: std::sync::atomic::AtomicU64,
+    tmp_counter: AtomicU64,
+    /// Bytes that artifacts on their way in will still take.
+    promised: AtomicU64,
 }
 
 impl Store {
@@ -133,7 +136,8 @@ impl Store {
                 touched: Mutex::default(),
                 committing: Mutex::default(),
                 open: Mutex::new(LruCache::new(OPEN_FILES)),
-                tmp_counter: Default::default(),
+                tmp_counter: AtomicU64::new(0),
+                promised: AtomicU64::new(0),
             }),
         };
         store.inner.clear_incoming();
@@ -149,14 +153,22 @@ impl Store {
 
     /// The artifact with this digest, whatever its algorithm, if it is stored.
     ///
-    /// A record whose file is gone or has another length is taken out: the caller fetches again.
+    /// A record that cannot be read, or whose file is gone or has another length, is taken out: the caller fetches
+    /// again.
     pub fn load(&self, digest: &Digest) -> Result<Option<Arc<Stored>>, StoreError> {
         let Some(sha256) = self.resolve(digest)? else { return Ok(None) };
         if let Some(found) = self.peek(&sha256) {
             return Ok(Some(found));
         }
-        let Some(record) = self.record(&sha256)? else { return Ok(None) };
-        match Stored::open(&self.inner.object_path(&sha256), sha256, &record) {
+        let opened = match self.record(&sha256) {
+            Ok(None) => return Ok(None),
+            Ok(Some(record)) => {
+                Stored::open(&self.inner.object_path(&sha256), sha256, &record).map_err(|e| e.to_string())
+            }
+            Err(StoreError::Record(e)) => Err(e),
+            Err(e) => return Err(e),
+        };
+        match opened {
             Ok(stored) => {
                 let stored = Arc::new(stored);
                 self.inner.open.lock().expect(LOCK).put(sha256, stored.clone());
@@ -165,7 +177,10 @@ impl Store {
             }
             Err(e) => {
                 log::warn!("artifact {sha256} is damaged and was taken out: {e}");
-                self.remove(&sha256)?;
+                if let Err(e) = self.remove(&sha256) {
+                    // The caller fetches it all the same.
+                    log::error!("artifact {sha256} could not be taken out: {e}");
+                }
                 Ok(None)
             }
         }
@@ -200,6 +215,7 @@ impl Store {
 
     /// Forgets every name that starts with `prefix`; gives how many there were.
     pub fn forget_names(&self, prefix: &str) -> Result<usize, StoreError> {
+        self.inner.room_for_change()?;
         let mut batch = self.inner.db.batch().durability(Some(PersistMode::SyncData));
         for guard in self.inner.names.prefix(prefix) {
             batch.remove(&self.inner.names, guard.key()?);
@@ -207,6 +223,11 @@ impl Store {
         let count = batch.len();
         batch.commit()?;
         Ok(count)
+    }
+
+    /// Whether the index takes writes. Once it has refused one it refuses all, until dpm starts again.
+    pub fn check(&self) -> Result<(), StoreError> {
+        Ok(self.inner.db.persist(PersistMode::Buffer)?)
     }
 
     /// Where everything is.
@@ -272,7 +293,7 @@ pub enum StoreError {
     #[error("could not {0} {1}: {2}")]
     Io(&'static str, PathBuf, #[source] std::io::Error),
     /// The index refused. After a failed write fjall accepts no more: restart dpm.
-    #[error("the store's index failed: {0:?}")]
+    #[error("the store's index failed, nothing is stored until dpm is started again: {0:?}")]
     Index(fjall::Error),
     /// A record cannot be read: `dpm verify` repairs it.
     #[error("a record of the store cannot be read; `dpm verify` repairs what it can: {0}")]
@@ -296,7 +317,7 @@ pub enum StoreError {
     #[error("{0} is not a dpm data folder: its `format` file holds something else")]
     NotOurs(PathBuf),
     /// The disk is too full to store more; reading goes on.
-    #[error("less than {margin} bytes are free on the disk of {dir}: nothing more is stored")]
+    #[error("less than {margin} bytes are free on the disk of {dir}: the store stays as it is")]
     NoRoom {
         /// The folder.
         dir: PathBuf,

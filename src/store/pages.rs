@@ -108,6 +108,7 @@ impl Store {
 
     /// Forgets a page. `false` when there was none.
     pub fn forget_page(&self, key: &str) -> Result<bool, StoreError> {
+        self.inner.room_for_change()?;
         let mut batch = self.inner.db.batch();
         batch.remove(&self.inner.heads, key);
         batch.remove(&self.inner.bodies, key);
@@ -118,6 +119,7 @@ impl Store {
 
     /// Forgets pages that no upstream has confirmed since `before` (milliseconds since the epoch).
     pub fn forget_old_pages(&self, before: u64) -> Result<usize, StoreError> {
+        self.inner.room_for_change()?;
         let mut batch = self.inner.db.batch();
         let mut count = 0;
         for guard in self.inner.heads.iter() {

@@ -47,7 +47,6 @@ impl Store {
     pub fn scrub(&self, mut progress: impl FnMut(&Report) -> bool) -> Result<Report, StoreError> {
         let mut report = Report::default();
         let mut buffer = vec![0; STEP];
-        let (mut bytes, mut artifacts) = (0, 0);
         for guard in self.inner.artifacts.iter() {
             let (key, value) = guard.into_inner()?;
             let Ok(key) = key[..].try_into() else { continue };
@@ -60,8 +59,6 @@ impl Store {
                     Ok(()) => {
                         report.bytes += record.size;
                         report.mended += self.mend(&sha256, &record)?;
-                        bytes += record.size;
-                        artifacts += 1;
                     }
                 },
             }
@@ -71,7 +68,6 @@ impl Store {
         }
         report.orphans = self.sweep()?;
         report.mended += self.prune()?;
-        self.recount(&mut report, bytes, artifacts)?;
         Ok(report)
     }
 
@@ -82,9 +78,11 @@ impl Store {
         filename: String,
         what: String,
     ) -> Result<(), StoreError> {
-        log::error!("artifact {sha256} ({filename}) is damaged and was taken out: {what}");
-        self.remove(&sha256)?;
-        report.damaged.push(Damage { sha256, filename, what });
+        // One that was removed or replaced since the scrub began is not damaged.
+        if self.remove(&sha256)?.is_some() {
+            log::error!("artifact {sha256} ({filename}) is damaged and was taken out: {what}");
+            report.damaged.push(Damage { sha256, filename, what });
+        }
         Ok(())
     }
 
@@ -172,15 +170,21 @@ impl Store {
         Ok(orphans)
     }
 
-    /// Takes out entries that lead to artifacts that are not there.
+    /// Takes out entries that lead to artifacts that are not there, and sets the totals right.
     fn prune(&self) -> Result<u64, StoreError> {
         let inner = &self.inner;
         // Held, so that nothing is committed between the two looks.
-        let _space = inner.space.lock().expect(LOCK);
+        let mut space = inner.space.lock().expect(LOCK);
         let mut batch = inner.db.batch();
         let mut present = HashSet::new();
+        let mut counted = super::budget::Counted { bytes: 0, artifacts: 0, ..space.clone() };
         for guard in inner.artifacts.iter() {
-            present.insert(guard.key()?);
+            let (key, value) = guard.into_inner()?;
+            counted = counted.plus(decode::<ArtifactRecord>(&value).map_or(0, |r| r.size));
+            present.insert(key);
+        }
+        if (counted.bytes, counted.artifacts) != (space.bytes, space.artifacts) {
+            counted.write(&mut batch);
         }
         for guard in inner.access.iter() {
             let key = guard.key()?;
@@ -202,21 +206,7 @@ impl Store {
         }
         let count = batch.len() as u64;
         batch.commit()?;
+        *space = counted;
         Ok(count)
-    }
-
-    /// Sets the totals right when nothing was stored or removed meanwhile.
-    fn recount(&self, report: &mut Report, bytes: u64, artifacts: u64) -> Result<(), StoreError> {
-        let mut space = self.inner.space.lock().expect(LOCK);
-        if space.artifacts == artifacts && space.bytes != bytes {
-            let mut counted = space.clone();
-            counted.bytes = bytes;
-            let mut batch = self.inner.db.batch();
-            counted.write(&mut batch);
-            batch.commit()?;
-            *space = counted;
-            report.mended += 1;
-        }
-        Ok(())
     }
 }

@@ -2,6 +2,9 @@
 
 #![allow(unreachable_pub, missing_docs, reason = "tests are nobody's interface")]
 
+mod cli;
+mod crash;
+mod disk;
 mod faults_clients;
 mod faults_upstream;
 mod flights;
@@ -10,4 +13,5 @@ mod guard;
 mod house;
 mod pypi;
 mod smoke;
+mod store;
 mod support;
