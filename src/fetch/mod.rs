@@ -116,7 +116,7 @@ pub enum Via {
 enum Source {
     Stored(Arc<Stored>),
     Flight(Arc<Flight>, Arc<Inner>),
-    Pass(Artifact, Arc<Inner>),
+    Pass(Box<Artifact>, Arc<Inner>),
 }
 
 impl Fetch {
@@ -177,7 +177,7 @@ impl Fetch {
                     via: Via::Passed,
                     stored_at: None,
                     digest: artifact.digest,
-                    source: Source::Pass(artifact, self.inner.clone()),
+                    source: Source::Pass(artifact.into(), self.inner.clone()),
                 })
             }
         }
@@ -305,7 +305,7 @@ impl Content {
         match self.source {
             Source::Stored(s) => Body::stored(s, first, end),
             Source::Flight(f, inner) => Body::flight(f, inner, first, end),
-            Source::Pass(artifact, inner) => Body::pass(artifact, inner, first, end),
+            Source::Pass(artifact, inner) => Body::pass(*artifact, inner, first, end),
         }
     }
 
