@@ -6,11 +6,15 @@ mod devpi;
 mod process;
 mod tool;
 
-use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
-use crate::support::request;
+use dpm::base::Sha256;
+use serde_json::{Value, json};
+
+use crate::support::{Upstream, get, request};
 use devpi::Devpi;
-use process::{Dpm, Home, Net, counterpart, free_port};
+use process::{Dpm, Home, Net, counterpart, free_port, until};
 use tool::{Tool, Way, digest, hashes, lock};
 
 /// Locked together they make more than forty packages, of 40 MB.
@@ -166,51 +170,98 @@ fn devpi_as_the_upstream() {
     assert_eq!(dpm.upstream_bytes(), fetched, "nothing is downloaded twice");
 }
 
+/// A name that the private index has is never asked of the public one, whether it owns the name or is only first.
 #[test]
 fn a_private_index_first() {
     const OURS: &str = "dpm-of-ours";
     let home = Home::new();
     let public = home.learned().remove(0);
     let devpi = Devpi::start(&home, &public, OURS);
-    home.write(
-        ".config/dpm/dpm.toml",
-        &format!(
-            "[[pypi]]\nname = \"ours\"\nurl = \"{}\"\nprivate = true\nowns = [\"dpm-of-*\"]\n\n\
-             [[pypi]]\nname = \"public\"\nurl = \"{public}\"\n",
-            devpi.index("root/stage")
-        ),
-    );
-    let dpm = Dpm::serve(&home, &[]);
-    let mut pip = home.client(counterpart("pip", "pip"));
-    pip.args(["install", "--no-cache-dir", "--quiet", "--index-url", &dpm.index(), "--target", "ours", OURS]);
-    home.run(&mut pip);
-    assert_eq!(home.read("ours/dpm_of_ours.py").as_deref(), Some("SECRET = 'ours'\n"));
-    let status = dpm.status();
-    assert!(asked(&status, "http://127.0.0.1") > 0, "{status:#}");
-    assert_eq!(
-        asked(&status, &origin(&public)),
-        0,
-        "the public index was asked for a name of ours: {status:#}"
-    );
+    for owns in ["", "owns = [\"dpm-of-*\"]\n"] {
+        let home = Home::new();
+        home.write(
+            ".config/dpm/dpm.toml",
+            &format!(
+                "[[pypi]]\nname = \"ours\"\nurl = \"{}\"\nprivate = true\n{owns}\n\
+                 [[pypi]]\nname = \"public\"\nurl = \"{public}\"\n",
+                devpi.index("root/stage")
+            ),
+        );
+        let dpm = Dpm::serve(&home, &[]);
+        let index = dpm.index();
+        let mut pip = home.client(counterpart("pip", "pip"));
+        pip.args(["install", "--no-cache-dir", "--quiet", "--index-url", &index, "--target", "ours", OURS]);
+        home.run(&mut pip);
+        assert_eq!(home.read("ours/dpm_of_ours.py").as_deref(), Some("SECRET = 'ours'\n"));
+        let status = dpm.status();
+        assert!(asked(&status, "http://127.0.0.1") > 0, "{status:#}");
+        assert_eq!(asked(&status, &origin(&public)), 0, "the public index heard a name of ours: {status:#}");
 
-    // A name under the same pattern that is not there is not looked for in public either.
-    let mut uv = home.client(counterpart("uv", "uv"));
-    uv.args(["pip", "install", "--no-cache", "--target", "none", "--default-index", &dpm.index()]);
-    let (status, text) =
-        home.try_run(uv.arg("dpm-of-others").arg("--python").arg(counterpart("pip", "python")));
-    assert!(!status.success(), "{text}");
-    assert_eq!(asked(&dpm.status(), &origin(&public)), 0, "{:#}", dpm.status());
+        if !owns.is_empty() {
+            // A name under the same pattern that is not there is not looked for in public either.
+            let mut uv = home.client(counterpart("uv", "uv"));
+            uv.args([
+                "pip",
+                "install",
+                "--no-cache",
+                "--target",
+                "none",
+                "--default-index",
+                &index,
+                "--python",
+            ]);
+            let (ended, text) = home.try_run(uv.arg(counterpart("pip", "python")).arg("dpm-of-others"));
+            assert!(!ended.success(), "{text}");
+            assert_eq!(asked(&dpm.status(), &origin(&public)), 0, "{:#}", dpm.status());
+        }
+        let mut pip = home.client(counterpart("pip", "pip"));
+        pip.args(["download", "--no-cache-dir", "--quiet", "--index-url", &index, "-d", "public", "idna"]);
+        home.run(&mut pip);
+        assert!(asked(&dpm.status(), &origin(&public)) > 0, "other names are");
+    }
+}
 
-    let mut pip = home.client(counterpart("pip", "pip"));
-    pip.args(["download", "--no-cache-dir", "--quiet", "--index-url", &dpm.index(), "-d", "public", "idna"]);
-    home.run(&mut pip);
-    assert!(asked(&dpm.status(), &origin(&public)) > 0, "other names are");
+/// What dpm may have, whatever it serves.
+const MEMORY_BYTES: u64 = 60 << 20;
+
+/// A stored file is ready at any time: only the client's pace keeps it out of memory.
+#[test]
+fn a_client_that_does_not_read() {
+    let wheel = vec![7; 2 * MEMORY_BYTES as usize];
+    let sha256 = Sha256::of(&wheel);
+    let upstream = Upstream::start();
+    let name = "demo-1.0-py3-none-any.whl";
+    upstream.file("/f", "application/octet-stream", wheel);
+    let page = json!({
+        "meta": {"api-version": "1.1"}, "name": "demo",
+        "files": [{"filename": name, "url": upstream.url("/f"), "hashes": {"sha256": sha256.to_string()}}],
+    });
+    upstream.file("/simple/demo/", "application/vnd.pypi.simple.v1+json", page.to_string());
+    let home = Home::new();
+    let dpm = Dpm::serve(&home, &["--upstream", &format!("pypi={}", upstream.url("/simple/"))]);
+    assert_eq!(get(&format!("{}demo/", dpm.index())).status, 200);
+    let path = format!("/pypi/files/demo/sha256-{sha256}/{name}");
+    let whole = |cache| {
+        let answer = get(&format!("{}{path}", dpm.url()));
+        assert_eq!((answer.status, answer.header("x-cache")), (200, cache));
+        assert!(Sha256::of(&answer.body) == sha256);
+    };
+    whole("MISS");
+    until("it is stored", || (dpm.status()["in_flight"] == 0).then_some(()));
+    let mut idle: Vec<TcpStream> =
+        (0..4).map(|_| TcpStream::connect(&dpm.url()[7..]).expect("dpm")).collect();
+    for client in &mut idle {
+        write!(client, "GET {path} HTTP/1.1\r\nhost: dpm\r\n\r\n").expect("it listens");
+        client.read_exact(&mut [0]).expect("it answers");
+    }
+    whole("HIT");
+    let peak = dpm.peak_memory_bytes();
+    assert!(peak < MEMORY_BYTES, "{peak} bytes of memory");
 }
 
 /// A wheel that is larger than all the memory that dpm may have.
 #[test]
 fn larger_than_memory() {
-    const MEMORY_BYTES: u64 = 60 << 20;
     let home = Home::new();
     let dpm = Dpm::serve(&home, &[]);
     let mut python = home.client(counterpart("pip", "python"));
@@ -232,14 +283,25 @@ fn larger_than_memory() {
         .min()
         .expect("some project has a wheel of that size");
 
-    let mut pip = home.client(counterpart("pip", "pip"));
-    pip.args(["download", "--no-cache-dir", "--quiet", "--no-deps", "--only-binary", ":all:", "-d", "large"]);
-    pip.args(["--index-url", &dpm.index(), &format!("{project}=={version}")]);
-    home.run(&mut pip);
-    let wheels: Vec<_> = std::fs::read_dir(home.path("large")).expect("a wheel").flatten().collect();
-    assert_eq!(wheels.len(), 1);
-    assert_eq!(wheels[0].metadata().expect("a wheel").len(), size);
-    assert_eq!(digest(&wheels[0].path()), sha256);
+    for folder in ["cold", "warm"] {
+        let mut pip = home.client(counterpart("pip", "pip"));
+        pip.args([
+            "download",
+            "--no-cache-dir",
+            "--quiet",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "-d",
+            folder,
+        ]);
+        pip.args(["--index-url", &dpm.index(), &format!("{project}=={version}")]);
+        home.run(&mut pip);
+        let wheels: Vec<_> = std::fs::read_dir(home.path(folder)).expect("a wheel").flatten().collect();
+        assert_eq!(wheels.len(), 1);
+        assert_eq!(wheels[0].metadata().expect("a wheel").len(), size);
+        assert_eq!(digest(&wheels[0].path()), sha256);
+    }
     let peak = dpm.peak_memory_bytes();
     assert!(peak < MEMORY_BYTES, "{peak} bytes of memory for a file of {size}");
 }

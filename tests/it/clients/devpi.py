@@ -25,7 +25,9 @@ def ask(method, path, body, content_type="application/json"):
 
 login = json.dumps({"user": "root", "password": ""}).encode()
 token = json.loads(ask("POST", "/+login", login))["result"]["password"]
-ask("PUT", "/root/pypi", json.dumps({"type": "mirror", "mirror_url": mirrored, "volatile": False}).encode())
+ask("PUT", "/root/pypi", json.dumps({"type": "mirror", "mirror_url": mirrored, "volatile": False,
+                                      # Else its first answer waits for the list of all projects there are.
+                                      "mirror_no_project_list": True}).encode())
 ask("PUT", "/root/stage", json.dumps({"type": "stage", "bases": [], "volatile": True}).encode())
 
 module = project.replace("-", "_")
