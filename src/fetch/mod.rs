@@ -195,11 +195,12 @@ impl Fetch {
         Ok(found.and_then(|v| std::str::from_utf8(&v).ok()?.parse().ok()))
     }
 
-    /// Fetches and stores an artifact without a reader. Gives it once it is committed.
-    pub async fn complete(&self, artifact: Artifact) -> Result<Arc<Stored>, FetchError> {
-        match self.open(artifact).await?.source {
-            Source::Stored(stored) => Ok(stored),
-            Source::Flight(flight, _) => flight.committed().await,
+    /// Fetches and stores an artifact without a reader. Gives it once it is committed, and where it was.
+    pub async fn complete(&self, artifact: Artifact) -> Result<(Arc<Stored>, Via), FetchError> {
+        let content = self.open(artifact).await?;
+        match content.source {
+            Source::Stored(stored) => Ok((stored, content.via)),
+            Source::Flight(flight, _) => Ok((flight.committed().await?, content.via)),
             Source::Pass(artifact, _) => Err(FetchError::NoRoom(artifact.filename)),
         }
     }

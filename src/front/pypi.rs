@@ -153,11 +153,12 @@ impl Pypi {
     /// The metadata of a wheel whose index has none: taken from the verified wheel, kept under its digest.
     async fn metadata_of(&self, wheel: Artifact) -> Result<Content, Box<Reply>> {
         let failed = |e: FetchError| Box::new(Reply::from(&e));
-        let stored = self.fetch.complete(wheel.clone()).await.map_err(failed)?;
+        let (stored, via) = self.fetch.complete(wheel.clone()).await.map_err(failed)?;
         let name = format!("metadata\0{}", stored.sha256);
         if let Some(digest) = self.fetch.pinned(name.clone()).await.map_err(failed)?
-            && let Some(content) = self.fetch.load(&digest).await.map_err(failed)?
+            && let Some(mut content) = self.fetch.load(&digest).await.map_err(failed)?
         {
+            content.via = via;
             return Ok(content);
         }
         let filename = wheel.filename.clone();
@@ -169,7 +170,10 @@ impl Pypi {
         let metadata = Artifact { filename: format!("{}.metadata", wheel.filename), ..wheel };
         let digest = self.fetch.keep(bytes, &metadata, name).await.map_err(failed)?;
         match self.fetch.load(&digest).await.map_err(failed)? {
-            Some(content) => Ok(content),
+            Some(mut content) => {
+                content.via = via;
+                Ok(content)
+            }
             None => Err(failed(FetchError::GivenUp(metadata.filename))),
         }
     }
