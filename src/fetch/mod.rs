@@ -116,7 +116,7 @@ pub enum Via {
 enum Source {
     Stored(Arc<Stored>),
     Flight(Arc<Flight>, Arc<Inner>),
-    Pass(Artifact, Arc<Inner>),
+    Pass(Box<Artifact>, Arc<Inner>),
 }
 
 impl Fetch {
@@ -184,7 +184,7 @@ impl Fetch {
                     via: Via::Passed,
                     stored_at: None,
                     digest: artifact.digest,
-                    source: Source::Pass(artifact, self.inner.clone()),
+                    source: Source::Pass(artifact.into(), self.inner.clone()),
                 })
             }
         }
@@ -207,11 +207,12 @@ impl Fetch {
         Ok(found.and_then(|v| std::str::from_utf8(&v).ok()?.parse().ok()))
     }
 
-    /// Fetches and stores an artifact without a reader. Gives it once it is committed.
-    pub async fn complete(&self, artifact: Artifact) -> Result<Arc<Stored>, FetchError> {
-        match self.open(artifact).await?.source {
-            Source::Stored(stored) => Ok(stored),
-            Source::Flight(flight, _) => flight.committed().await,
+    /// Fetches and stores an artifact without a reader. Gives it once it is committed, and where it was.
+    pub async fn complete(&self, artifact: Artifact) -> Result<(Arc<Stored>, Via), FetchError> {
+        let content = self.open(artifact).await?;
+        match content.source {
+            Source::Stored(stored) => Ok((stored, content.via)),
+            Source::Flight(flight, _) => Ok((flight.committed().await?, content.via)),
             Source::Pass(artifact, _) => Err(FetchError::NoRoom(artifact.filename)),
         }
     }
@@ -326,7 +327,7 @@ impl Content {
         match self.source {
             Source::Stored(s) => Body::stored(s, first, end),
             Source::Flight(f, inner) => Body::flight(f, inner, first, end),
-            Source::Pass(artifact, inner) => Body::pass(artifact, inner, first, end),
+            Source::Pass(artifact, inner) => Body::pass(*artifact, inner, first, end),
         }
     }
 

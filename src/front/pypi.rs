@@ -185,13 +185,13 @@ impl Pypi {
         promised: Option<Digest>,
     ) -> Result<Reply, Box<Reply>> {
         let failed = |e: FetchError| Box::new(Reply::from(&e));
-        let stored = self.fetch.complete(wheel.clone()).await.map_err(failed)?;
+        let (stored, via) = self.fetch.complete(wheel.clone()).await.map_err(failed)?;
         let name = format!("metadata\0{}", stored.sha256);
         let known = match self.fetch.pinned(name.clone()).await.map_err(failed)? {
             Some(digest) => self.fetch.load(&digest).await.map_err(failed)?,
             None => None,
         };
-        let content = match known {
+        let mut content = match known {
             Some(content) => content,
             None => {
                 let filename = wheel.filename.clone();
@@ -206,6 +206,7 @@ impl Pypi {
                 kept.ok_or_else(|| failed(FetchError::GivenUp(metadata.filename)))?
             }
         };
+        content.via = via;
         if let (Some(want_digest), Some(got)) = (promised, content.digest)
             && want_digest != got
         {

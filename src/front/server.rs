@@ -33,6 +33,7 @@ pub trait Handler: Clone + Send + Sync + 'static {
 }
 
 /// An answer that is there, or on its way.
+#[allow(clippy::large_enum_variant, reason = "moved once; a box would cost each warm answer an allocation")]
 pub enum Answering {
     /// There: warm answers cost no allocation of a future.
     Now(Option<Response<Out>>),

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, missing_docs, reason = "tests are nobody's interface")]
 
 mod cli;
+mod clients;
 mod crash;
 mod disk;
 mod faults_clients;
