@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, missing_docs, reason = "tests are nobody's interface")]
 
 mod faults_clients;
+mod faults_pages;
 mod faults_upstream;
 mod flights;
 mod freshness;
