@@ -203,7 +203,7 @@ fn a_large_file_comes_in_ranges() {
     assert_eq!(asked[0], format!("bytes=0-{}", PART - 1));
     assert_eq!(node.metric("dpm_upstream_bytes_total"), LARGE as u64);
     let range = [("range", "bytes=8388600-8388700")];
-    assert!(request("GET", &node.url(&project.file()), &range).body == &project.bytes[8388600..=8388700]);
+    assert!(request("GET", &node.url(&project.file()), &range).body == project.bytes[8388600..=8388700]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod clients;
 mod crash;
 mod disk;
 mod faults_clients;
+mod faults_pages;
 mod faults_upstream;
 mod flights;
 mod freshness;

@@ -36,7 +36,7 @@ impl Node {
 
     /// A node in front of these indexes; `change` may change everything before it starts.
     pub fn with(urls: &[&str], change: impl FnOnce(&mut Config, &mut Tuning)) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
+        let dir = folder();
         let indexes = urls.iter().enumerate().map(|(n, url)| {
             let name = if n == 0 { "pypi".to_owned() } else { format!("pypi-{}", n + 1) };
             Index::from_url(name, url, Origin::Flag).expect("an index URL")
@@ -154,4 +154,11 @@ impl Drop for Node {
         self.stop();
         assert_eq!(dpm::rt::panics(), 0, "a task panicked");
     }
+}
+
+/// In memory where there is enough of it: a start takes 0.6 s on a disk that syncs in 5 ms, and 5 ms there.
+fn folder() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let roomy = rustix::fs::statvfs(memory).is_ok_and(|s| s.f_bavail * s.f_frsize > 2 << 30);
+    if roomy { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.expect("a temporary folder")
 }
