@@ -11,7 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::base::{Artifact, Digest};
+use crate::base::{Access, Artifact, Digest};
 use crate::eco::pypi::{self, CoreMetadata, FileWant, Form, IndexError, Part, Project, ProjectName};
 use crate::rt::{Clock, Gate, Tasks};
 use crate::store::{PageHead, Store, StoreError};
@@ -262,9 +262,21 @@ impl Resolve {
         let Some(head) = self.inner.known(key).await?.filter(|h| h.found && *key != PageKey::Root) else {
             return Ok(Vec::new());
         };
-        let Some(index) = self.inner.index(&head.upstream) else { return Ok(Vec::new()) };
         let project = self.inner.project(key, &head).await?;
-        Ok(project.files.iter().map(|file| index.artifact(file)).collect())
+        let index = self.inner.index(&head.upstream);
+        let artifact = |file: &pypi::File| match index {
+            Some(index) => index.artifact(file),
+            // An order given to an idle store, whose index was named by a flag.
+            None => Artifact {
+                upstream: head.upstream.clone(),
+                url: file.url.clone(),
+                digest: file.best_digest(),
+                size: file.size,
+                filename: file.filename.clone(),
+                access: Access::Private,
+            },
+        };
+        Ok(project.files.iter().map(artifact).collect())
     }
 
     /// Forgets a page and what was learned with it: who owns the name.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Listing, Process, Upstream, get, process};
+use crate::support::{Listing, Process, Upstream, attempt, get, process};
 use process::{asked, run, said, text};
 
 /// An order for the node on `data`, and what it says in text and as JSON.
@@ -302,7 +302,7 @@ fn it_stops_when_it_is_told_to() {
         fetch(&node, &stored);
         let client = with_a_stuck_download.then(|| {
             let (url, begun) = (node.url(&stuck.file()), Instant::now());
-            let client = std::thread::spawn(move || get(&url));
+            let client = std::thread::spawn(move || attempt("GET", &url, &[]).unwrap());
             while node.metric("dpm_flights") == 0 {
                 assert!(begun.elapsed() < Duration::from_secs(20));
             }

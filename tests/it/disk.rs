@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dpm::base::Sha256;
 
-use crate::support::{Listing, Node, Process, Upstream, get, process, random_bytes, request};
+use crate::support::{Listing, Node, Process, Upstream, attempt, get, process, random_bytes, request};
 
 #[test]
 fn under_the_margin_bytes_pass_through() {
@@ -64,7 +64,7 @@ fn wrong_bytes_that_pass_through_are_never_whole() {
     upstream.file(&project.origin(), "application/octet-stream", wrong);
     let full = |config: &mut dpm::config::Config| config.store.free_margin_bytes = u64::MAX / 2;
     let node = Node::with(&[&upstream.url("/simple/")], |config, _| full(config));
-    let answer = get(&node.url(&project.file()));
+    let answer = attempt("GET", &node.url(&project.file()), &[]).unwrap();
     assert!(answer.status != 200 || answer.broken.is_some(), "{}", answer.status);
     assert!(answer.body.len() < project.content.len());
 }

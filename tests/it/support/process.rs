@@ -14,7 +14,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Process {
     child: Child,
     pub url: String,
-    log: Arc<Mutex<Vec<String>>>,
 }
 
 /// `dpm` with these arguments and nothing of this machine's settings.
@@ -106,17 +105,12 @@ impl Process {
             }
         });
         match receiver.recv_timeout(LIMIT) {
-            Ok(url) => Self { child, url, log },
+            Ok(url) => Self { child, url },
             Err(_) => {
                 let _ = child.kill();
                 panic!("the node did not start:\n{}", log.lock().unwrap().join("\n"));
             }
         }
-    }
-
-    /// What it has said so far.
-    pub fn log(&self) -> String {
-        self.log.lock().unwrap().join("\n")
     }
 
     pub fn url(&self, path: &str) -> String {
