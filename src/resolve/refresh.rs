@@ -134,15 +134,14 @@ impl Inner {
                 }
                 PageKey::Root => {
                     let names = pypi::parse_root(content_type, &body).map_err(failed)?;
-                    let (all, _) = root.get_or_insert_with(|| (std::collections::BTreeSet::new(), head));
-                    all.extend(names);
+                    drop(body);
+                    root.get_or_insert_with(|| (Vec::new(), head)).0.push(names);
                 }
             }
         }
         if let Some((names, mut head)) = root {
-            let names: Vec<_> = names.into_iter().collect();
             (head.etag, head.last_modified) = (None, None);
-            let content = Content::Names(names.join("\n").into());
+            let content = Content::Names(merged(names).into());
             return Ok(self.learn(key, head, News::Content(content)));
         }
         // A private index that once had it keeps the name: nobody else is asked for it.
@@ -241,6 +240,17 @@ enum News {
     Confirmed,
     Missing,
     Content(Content),
+}
+
+/// The names of several indexes as one list; that of a single one is left as it is.
+fn merged(mut lists: Vec<pypi::Names>) -> String {
+    if lists.len() == 1 {
+        return lists.remove(0).into_lines();
+    }
+    let mut names: Vec<_> = lists.iter().flat_map(pypi::Names::iter).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join("\n")
 }
 
 fn complain(e: &StoreError) {

@@ -20,7 +20,7 @@ pub use name::{NameError, NamePattern, PatternError, ProjectName};
 pub use negotiate::{Form, negotiate};
 pub use project::{CoreMetadata, File, IndexError, Project, Yanked, parse};
 pub use render::render;
-pub use root::{parse_root, render_root};
+pub use root::{Names, parse_root, render_root};
 pub use want::{FileWant, Part, PathError, Want, content_type, file_link, want};
 pub use wheel::{WheelError, wheel_metadata};
 

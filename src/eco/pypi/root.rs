@@ -14,10 +14,38 @@ use super::{Form, IndexError, ProjectName};
 /// Reads the names of an upstream's list of all projects as it writes them; what is no name is left out.
 ///
 /// `Content-Type` and body are taken as [`parse`](super::parse) takes them.
-pub fn parse_root(content_type: Option<&str>, body: &[u8]) -> Result<Vec<String>, IndexError> {
+pub fn parse_root(content_type: Option<&str>, body: &[u8]) -> Result<Names, IndexError> {
     match Syntax::of(content_type, body)? {
         Syntax::Json => json(body),
         Syntax::Html => html(body),
+    }
+}
+
+/// Names of projects as an index writes them, in one piece of memory: a public index has most of a million.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    lines: String,
+    count: usize,
+}
+
+impl Names {
+    /// One after the other.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.lines.lines()
+    }
+
+    /// One a line.
+    pub fn into_lines(self) -> String {
+        self.lines
+    }
+
+    /// Adds what is a name; a name has no line's end.
+    fn extend(&mut self, raw: Option<impl AsRef<str>>) {
+        if let Some(raw) = raw.filter(|raw| ProjectName::normalise(raw.as_ref()).is_ok()) {
+            self.lines.push_str(raw.as_ref());
+            self.lines.push('\n');
+            self.count += 1;
+        }
     }
 }
 
@@ -49,21 +77,28 @@ pub fn render_root<'a>(names: impl Iterator<Item = &'a str>, form: Form) -> Vec<
     out
 }
 
-fn html(body: &[u8]) -> Result<Vec<String>, IndexError> {
+fn html(body: &[u8]) -> Result<Names, IndexError> {
     let page = Page::read(body, MAX_PROJECTS);
     page.check_version()?;
     if page.overflow {
         return Err(IndexError::TooMany(MAX_PROJECTS));
     }
-    let name = |raw: &str| ProjectName::normalise(raw).is_ok().then(|| raw.to_owned());
-    let names = page.anchors.iter().filter_map(|anchor| {
-        let href = anchor.attribute("href")?.trim().trim_end_matches('/');
-        name(anchor.text.trim()).or_else(|| name(&percent_decode(href.rsplit('/').next()?).ok()?))
-    });
-    Ok(names.collect())
+    let is_name = |raw: &str| ProjectName::normalise(raw).is_ok();
+    let mut names = Names::default();
+    for anchor in &page.anchors {
+        let Some(href) = anchor.attribute("href") else { continue };
+        let text = anchor.text.trim();
+        if is_name(text) {
+            names.extend(Some(text));
+        } else {
+            let last = href.trim().trim_end_matches('/').rsplit('/').next();
+            names.extend(last.and_then(|last| percent_decode(last).ok()));
+        }
+    }
+    Ok(names)
 }
 
-fn json(body: &[u8]) -> Result<Vec<String>, IndexError> {
+fn json(body: &[u8]) -> Result<Names, IndexError> {
     let mut json = serde_json::Deserializer::from_slice(without_bom(body));
     let list =
         json.deserialize_map(Top).and_then(|list| json.end().map(|()| list)).map_err(IndexError::Json)?;
@@ -79,7 +114,7 @@ fn json(body: &[u8]) -> Result<Vec<String>, IndexError> {
 #[derive(Default)]
 struct List {
     version: Option<String>,
-    names: Option<Vec<String>>,
+    names: Option<Names>,
     overflow: bool,
 }
 
@@ -98,7 +133,7 @@ impl<'de> Visitor<'de> for Top {
             match key.as_ref() {
                 "meta" => list.version = map.next_value_seed(Member("api-version"))?,
                 "projects" => {
-                    let (names, overflow) = map.next_value_seed(Names)?;
+                    let (names, overflow) = map.next_value_seed(Projects)?;
                     (list.names, list.overflow) = (Some(names), overflow);
                 }
                 _ => drop(map.next_value::<IgnoredAny>()?),
@@ -108,27 +143,27 @@ impl<'de> Visitor<'de> for Top {
     }
 }
 
-struct Names;
+struct Projects;
 
-impl<'de> DeserializeSeed<'de> for Names {
-    type Value = (Vec<String>, bool);
+impl<'de> DeserializeSeed<'de> for Projects {
+    type Value = (Names, bool);
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
         json.deserialize_seq(self)
     }
 }
 
-impl<'de> Visitor<'de> for Names {
-    type Value = (Vec<String>, bool);
+impl<'de> Visitor<'de> for Projects {
+    type Value = (Names, bool);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list of projects")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut names = Vec::new();
-        while names.len() < MAX_PROJECTS {
+        let mut names = Names::default();
+        while names.count < MAX_PROJECTS {
             let Some(name) = seq.next_element_seed(Member("name"))? else { return Ok((names, false)) };
-            names.extend(name.filter(|raw| ProjectName::normalise(raw).is_ok()));
+            names.extend(name);
         }
         let mut overflow = false;
         while seq.next_element::<IgnoredAny>()?.is_some() {
@@ -179,7 +214,7 @@ mod tests {
     #[track_caller]
     fn check(body: &str, want: Result<&[&str], &str>) {
         match (parse_root(None, body.as_bytes()), want) {
-            (Ok(got), Ok(want)) => assert_eq!(got, want, "{body}"),
+            (Ok(got), Ok(want)) => assert!(got.iter().eq(want.iter().copied()), "{body}: {got:?}"),
             (Err(got), Err(want)) => assert!(format!("{got:?}").starts_with(want), "{body}: {got:?}"),
             (got, _) => panic!("{body}: {got:?}"),
         }
@@ -209,7 +244,8 @@ mod tests {
         let names = ["A.b", "c", "<x>", "../y"];
         for form in [Form::Json, Form::Html, Form::LegacyHtml] {
             let page = render_root(names.into_iter(), form);
-            assert_eq!(parse_root(Some(form.content_type()), &page).unwrap(), ["A.b", "c"]);
+            let read = parse_root(Some(form.content_type()), &page).unwrap();
+            assert!(read.iter().eq(["A.b", "c"]), "{read:?}");
         }
         let page = String::from_utf8(render_root(names.into_iter(), Form::Html)).unwrap();
         assert!(page.contains(r#"<a href="a-b/">A.b</a>"#), "{page}");
