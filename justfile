@@ -34,8 +34,6 @@ deny:
 
 # What a change must pass.
 ci:
-    cargo fmt --all --check
-    just lint
-    just test
+    tests/run
     just build
     just deny

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::base::{Algorithm, Digest, raw_cid};
+use crate::base::{Algorithm, Artifact, Digest, raw_cid};
 use crate::config::Config;
 use crate::eco::pypi::{self, ProjectName, Want};
 use crate::front::{Gauges, Metrics};
@@ -142,13 +142,7 @@ impl Admin {
                             crate::resolve::Located::Artifact(a) => (a, false),
                             crate::resolve::Located::InWheel(a) => (a, true),
                         };
-                        let digest = match artifact.digest.filter(Digest::is_strong) {
-                            Some(digest) => Some(digest),
-                            None => {
-                                futures_lite::future::block_on(self.inner.rooms.fetch.first_use(&artifact))?
-                            }
-                        };
-                        let mut answer = match digest {
+                        let mut answer = match self.digest(&artifact)? {
                             Some(digest) => self.artifact(&digest)?,
                             None => json!({"stored": false}),
                         };
@@ -254,20 +248,37 @@ impl Admin {
         match self.subject(what)? {
             Subject::Digest(digest) => remove(&digest)?,
             Subject::File(want) => {
-                if let Some(digest) = want.digest {
+                if let Some(digest) = want.digest.filter(Digest::is_strong) {
                     remove(&digest)?;
                 }
-                pages += rooms.resolve.forget(&PageKey::Project(want.project))?;
+                let key = PageKey::Project(want.project);
+                let listed = futures_lite::future::block_on(rooms.resolve.artifacts(&key))?;
+                for artifact in listed.iter().filter(|a| a.filename == want.filename) {
+                    self.digest(artifact)?.map_or(Ok(()), |digest| remove(&digest))?;
+                    rooms.fetch.forget_first_use(artifact)?;
+                }
+                pages += rooms.resolve.forget(&key)?;
             }
             Subject::Page(key) => {
                 // The files that the page lists go with it; without a page they stay until they are evicted.
-                for digest in futures_lite::future::block_on(rooms.resolve.digests(&key))? {
-                    remove(&digest)?;
+                for artifact in futures_lite::future::block_on(rooms.resolve.artifacts(&key))? {
+                    self.digest(&artifact)?.map_or(Ok(()), |digest| remove(&digest))?;
+                    if !artifact.digest.is_some_and(|d| d.is_strong()) {
+                        rooms.fetch.forget_first_use(&artifact)?;
+                    }
                 }
                 pages += rooms.resolve.forget(&key)?;
             }
         }
         Ok(json!({"pages": pages, "artifacts": artifacts, "bytes": bytes}))
+    }
+
+    /// The strong digest that an artifact has by its index, or by its first use.
+    fn digest(&self, artifact: &Artifact) -> Result<Option<Digest>, Failure> {
+        match artifact.digest.filter(Digest::is_strong) {
+            Some(digest) => Ok(Some(digest)),
+            None => Ok(futures_lite::future::block_on(self.inner.rooms.fetch.first_use(artifact))?),
+        }
     }
 
     fn gc(&self) -> Result<Value, StoreError> {

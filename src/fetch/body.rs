@@ -53,6 +53,19 @@ impl Body {
         self.end.map(|end| end.saturating_sub(self.at))
     }
 
+    /// Skips up to `most` bytes that are stored and in the page cache, and gives the range: for whoever can send them
+    /// without reading them.
+    pub fn take_cached(&mut self, most: u64) -> Option<(Arc<Stored>, u64, u64)> {
+        let Source::Stored { stored, reading: None } = &self.source else { return None };
+        let (at, length) = (self.at, self.end?.checked_sub(self.at)?.min(most));
+        if length == 0 || !stored.is_cached(at, length) {
+            return None;
+        }
+        let stored = stored.clone();
+        self.at += length;
+        Some((stored, at, length))
+    }
+
     /// The next bytes; `None` at the end. After an error nothing more comes.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FetchError>>> {
         if self.end.is_some_and(|end| self.at >= end) {

@@ -13,8 +13,12 @@ use crate::upstream::{Answer, Ask, Range, Site, Status, UpstreamError};
 use super::verify::{Verified, Verifier};
 use super::{CHUNK, FetchError, Inner, LOCK, lanes, plain};
 
-/// Times a broken download is taken up again without any new byte in between.
+/// Times a broken download is taken up again without [`PROGRESS_BYTES`] in between.
 const RESUMES: u32 = 4;
+
+/// Fewer new bytes between two breaks are no progress: who gives a byte, breaks, and gives the next one would hold a
+/// thread for ever. Above what the slowest upstream that is borne sends before it is given up.
+pub(super) const PROGRESS_BYTES: u64 = 64 << 10;
 
 /// Pause before the first of them; the later ones wait longer in proportion.
 pub(super) const RESUME_PAUSE: Duration = Duration::from_millis(100);
@@ -248,6 +252,7 @@ pub(super) fn stream(
     let mut buffer = vec![0; CHUNK];
     let mut current = Some(answer);
     let mut fruitless = 0;
+    let mut broke_at = 0;
     // Bytes of the current answer that are known already: it started over although asked to go on.
     let mut skip = 0;
     loop {
@@ -266,7 +271,6 @@ pub(super) fn stream(
                     write(flight, incoming, new, verifier.at)?;
                     verifier.update(new);
                     flight.advance(verifier.at);
-                    fruitless = 0;
                     continue;
                 }
                 Err(e) => broken(&e),
@@ -289,7 +293,8 @@ pub(super) fn stream(
         };
         // Dropped before the next question: it holds a connection.
         current = None;
-        fruitless += 1;
+        fruitless = if verifier.at >= broke_at + PROGRESS_BYTES { 1 } else { fruitless + 1 };
+        broke_at = verifier.at;
         if !failure.retry() || fruitless > RESUMES {
             return Err(FetchError::Upstream(failure).into());
         }
@@ -299,7 +304,7 @@ pub(super) fn stream(
     }
 }
 
-/// Asks for the artifact from byte `first` on.
+/// Asks for the artifact from byte `first` on; for all of it where the range is answered badly.
 fn ask(
     inner: &Inner,
     site: &Site,
@@ -310,7 +315,15 @@ fn ask(
     let range = (first > 0).then_some(Range { first, last: None });
     let strong = etag.filter(|e| !e.starts_with("W/"));
     let if_range = if first > 0 && artifact.digest.is_none() { strong } else { None };
-    open(inner, site, artifact, &Ask { range, if_range, ..Ask::default() })
+    match open(inner, site, artifact, &Ask { range, if_range, ..Ask::default() }) {
+        Err(e) if range.is_some() && is_bad_range(&e) => open(inner, site, artifact, &Ask::default()),
+        answer => answer,
+    }
+}
+
+/// Whether it is only the range that the upstream cannot answer.
+pub(super) fn is_bad_range(e: &FetchError) -> bool {
+    matches!(e, FetchError::Upstream(UpstreamError::BadRange { .. }))
 }
 
 pub(super) fn open(inner: &Inner, site: &Site, artifact: &Artifact, ask: &Ask) -> Result<Answer, FetchError> {

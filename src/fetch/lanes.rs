@@ -25,7 +25,7 @@ const LANES: u64 = 4;
 /// Downloads that may have lanes at once; the next ones come in one piece. Bounds threads at 4 × 3 more.
 const LANED: usize = 4;
 
-/// Tries of one part.
+/// Tries of one part without progress in between.
 const TRIES: u32 = 4;
 
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
@@ -80,7 +80,10 @@ pub(super) fn run(
     let artifact = &flight.artifact;
     let size = artifact.size.expect("lanes are for files of known size");
     let first = part_range(0, size);
-    let answer = flight::open(inner, site, artifact, &Ask { range: Some(first), ..Ask::default() })?;
+    let answer = match flight::open(inner, site, artifact, &Ask { range: Some(first), ..Ask::default() }) {
+        Err(e) if flight::is_bad_range(&e) => flight::open(inner, site, artifact, &Ask::default())?,
+        answer => answer?,
+    };
     let Status::Partial { total, .. } = answer.status else {
         drop(permit);
         return flight::stream(inner, flight, site, incoming, verifier, answer);
@@ -145,7 +148,8 @@ impl Shared<'_> {
         let end = last.map_or(self.size, |l| l + 1);
         let mut at = first;
         let mut fruitless = 0;
-        while at < end {
+        // Another lane's failure is everybody's: what this one would still fetch nobody will read.
+        while at < end && !self.stop.load(Ordering::Relaxed) {
             let range = Some(Range { first: at, last: Some(end - 1) });
             let answer = match begun.take() {
                 Some(answer) => Ok(answer),
@@ -160,7 +164,7 @@ impl Shared<'_> {
                 Err(FetchError::Upstream(e)) if e.retry() => Some(FetchError::Upstream(e)),
                 Err(e) => return Err(e.into()),
             };
-            fruitless = if at > before { 0 } else { fruitless + 1 };
+            fruitless = if at >= before + flight::PROGRESS_BYTES { 0 } else { fruitless + 1 };
             if let Some(e) = failed {
                 if fruitless >= TRIES {
                     return Err(e.into());

@@ -116,7 +116,7 @@ pub enum Via {
 enum Source {
     Stored(Arc<Stored>),
     Flight(Arc<Flight>, Arc<Inner>),
-    Pass(Artifact, Arc<Inner>),
+    Pass(Box<Artifact>, Arc<Inner>),
 }
 
 impl Fetch {
@@ -143,19 +143,26 @@ impl Fetch {
         Ok(found.map(stored))
     }
 
+    /// An artifact that is stored. Asks nobody; gives the artifact the digest that its first use pinned, if that is
+    /// the only strong one.
+    pub async fn find(&self, artifact: &mut Artifact) -> Result<Option<Content>, FetchError> {
+        if strong(artifact).is_none()
+            && let Some(pinned) = self.first_use(artifact).await?
+        {
+            artifact.digest = Some(pinned);
+        }
+        match strong(artifact) {
+            Some(digest) => self.load(&digest).await,
+            None => Ok(None),
+        }
+    }
+
     /// An artifact: from the store, from a flight under way, or by starting one.
     ///
     /// Returns once the first bytes are certain to come (the upstream has answered), so that its refusal is an
     /// error here and not a broken body. Cancel-safe: the flight goes on without the caller.
     pub async fn open(&self, mut artifact: Artifact) -> Result<Content, FetchError> {
-        if strong(&artifact).is_none()
-            && let Some(pinned) = self.first_use(&artifact).await?
-        {
-            artifact.digest = Some(pinned);
-        }
-        if let Some(digest) = strong(&artifact)
-            && let Some(content) = self.load(&digest).await?
-        {
+        if let Some(content) = self.find(&mut artifact).await? {
             return Ok(content);
         }
         if self.inner.offline {
@@ -177,7 +184,7 @@ impl Fetch {
                     via: Via::Passed,
                     stored_at: None,
                     digest: artifact.digest,
-                    source: Source::Pass(artifact, self.inner.clone()),
+                    source: Source::Pass(artifact.into(), self.inner.clone()),
                 })
             }
         }
@@ -188,6 +195,11 @@ impl Fetch {
         self.pinned(flight::artifact_pin(artifact)).await
     }
 
+    /// Forgets what an artifact, and what lies beside it, was at its first use. Blocks.
+    pub fn forget_first_use(&self, artifact: &Artifact) -> Result<usize, StoreError> {
+        self.inner.store.forget_names(&flight::artifact_pin(artifact))
+    }
+
     /// The digest that was pinned to a name.
     pub async fn pinned(&self, name: String) -> Result<Option<Digest>, FetchError> {
         let store = self.inner.store.clone();
@@ -195,11 +207,12 @@ impl Fetch {
         Ok(found.and_then(|v| std::str::from_utf8(&v).ok()?.parse().ok()))
     }
 
-    /// Fetches and stores an artifact without a reader. Gives it once it is committed.
-    pub async fn complete(&self, artifact: Artifact) -> Result<Arc<Stored>, FetchError> {
-        match self.open(artifact).await?.source {
-            Source::Stored(stored) => Ok(stored),
-            Source::Flight(flight, _) => flight.committed().await,
+    /// Fetches and stores an artifact without a reader. Gives it once it is committed, and where it was.
+    pub async fn complete(&self, artifact: Artifact) -> Result<(Arc<Stored>, Via), FetchError> {
+        let content = self.open(artifact).await?;
+        match content.source {
+            Source::Stored(stored) => Ok((stored, content.via)),
+            Source::Flight(flight, _) => Ok((flight.committed().await?, content.via)),
             Source::Pass(artifact, _) => Err(FetchError::NoRoom(artifact.filename)),
         }
     }
@@ -299,13 +312,22 @@ impl Drop for Landing {
 }
 
 impl Content {
+    /// The same once it is stored: its size is known and nothing can go wrong with it any more.
+    pub async fn whole(self) -> Result<Self, FetchError> {
+        match self.source {
+            Source::Stored(_) => Ok(self),
+            Source::Flight(flight, _) => flight.committed().await.map(stored),
+            Source::Pass(artifact, _) => Err(FetchError::NoRoom(artifact.filename)),
+        }
+    }
+
     /// The bytes from `first`, `length` of them or all that there are.
     pub fn body(self, first: u64, length: Option<u64>) -> Body {
         let end = length.map(|n| first + n).or(self.size);
         match self.source {
             Source::Stored(s) => Body::stored(s, first, end),
             Source::Flight(f, inner) => Body::flight(f, inner, first, end),
-            Source::Pass(artifact, inner) => Body::pass(artifact, inner, first, end),
+            Source::Pass(artifact, inner) => Body::pass(*artifact, inner, first, end),
         }
     }
 

@@ -10,12 +10,15 @@ use http_body::{Body, Frame, SizeHint};
 use crate::fetch::{self, FetchError};
 
 use super::metrics::Note;
+use super::wire::{BLANK_BYTES, FROM_BYTES, Part, Wire};
 
 /// The body of an answer.
 pub struct Out {
     kind: Kind,
     /// Written down when the body is dropped: complete or cut off.
     note: Option<Note>,
+    /// The connection's way of sending files.
+    wire: Option<Wire>,
 }
 
 enum Kind {
@@ -30,27 +33,32 @@ enum Kind {
 impl Out {
     /// No bytes.
     pub fn empty() -> Self {
-        Self { kind: Kind::Empty, note: None }
+        Self { kind: Kind::Empty, note: None, wire: None }
     }
 
     /// Bytes in memory.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        Self { kind: Kind::Full(bytes.into()), note: None }
+        Self { kind: Kind::Full(bytes.into()), note: None, wire: None }
     }
 
     /// The answer to a `HEAD` whose `GET` would have `length` bytes.
     pub fn told(length: u64) -> Self {
-        Self { kind: Kind::Told(length), note: None }
+        Self { kind: Kind::Told(length), note: None, wire: None }
     }
 
     /// Bytes of an artifact as they come.
     pub fn stream(body: fetch::Body) -> Self {
-        Self { kind: Kind::Stream(body), note: None }
+        Self { kind: Kind::Stream(body), note: None, wire: None }
     }
 
     /// Lines as somebody sends them; ends when the sender is gone.
     pub fn lines(receiver: async_channel::Receiver<Bytes>) -> Self {
-        Self { kind: Kind::Lines(Box::pin(receiver)), note: None }
+        Self { kind: Kind::Lines(Box::pin(receiver)), note: None, wire: None }
+    }
+
+    /// Lets this send files over the connection it is for.
+    pub(super) fn over(&mut self, wire: &Wire) {
+        self.wire = Some(wire.clone());
     }
 
     /// Has this written down when the body ends.
@@ -58,6 +66,14 @@ impl Out {
         self.note = Some(note);
         self
     }
+}
+
+/// A blank that stands for the next bytes of a large body, if they can be sent from the page cache.
+fn blank(body: &mut fetch::Body, wire: &Wire) -> Option<Bytes> {
+    body.remaining().filter(|left| *left >= FROM_BYTES)?;
+    let (stored, at, length) = body.take_cached(BLANK_BYTES as u64)?;
+    let length = usize::try_from(length).expect("a blank fits in memory");
+    Some(wire.blank(Part { stored, at, length }))
 }
 
 impl Body for Out {
@@ -76,7 +92,10 @@ impl Body for Out {
                 this.kind = Kind::Empty;
                 Poll::Ready(Some(Ok(bytes)))
             }
-            Kind::Stream(body) => body.poll_next(cx),
+            Kind::Stream(body) => match this.wire.as_ref().and_then(|wire| blank(body, wire)) {
+                Some(blank) => Poll::Ready(Some(Ok(blank))),
+                None => body.poll_next(cx),
+            },
             Kind::Lines(receiver) => receiver.as_mut().poll_next(cx).map(|line| line.map(Ok)),
         };
         if let (Some(note), Poll::Ready(next)) = (&mut this.note, &next) {

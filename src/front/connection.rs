@@ -1,6 +1,7 @@
 //! A client's socket as hyper wants it: vectored writes, coarse deadlines, no copy of a body.
 
 use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -11,6 +12,8 @@ use hyper::rt::{ReadBufCursor, Sleep, Timer};
 use crate::base::limits;
 use crate::rt::{Deadline, Ticker};
 
+use super::wire::Wire;
+
 /// Bytes read from a client at a time: a request's head is some hundred.
 const READ_BYTES: usize = 4096;
 
@@ -20,11 +23,17 @@ pub(super) struct Connection<S> {
     ticker: Ticker,
     /// Runs while the client takes no bytes.
     stalled: Option<Deadline>,
+    wire: Wire,
 }
 
 impl<S> Connection<S> {
     pub(super) fn new(socket: Async<S>, ticker: Ticker) -> Self {
-        Self { socket, ticker, stalled: None }
+        Self { socket, ticker, stalled: None, wire: Wire::default() }
+    }
+
+    /// Its way of sending files.
+    pub(super) fn wire(&self) -> Wire {
+        self.wire.clone()
     }
 
     /// Tries a write until it succeeds, the client stalls for too long, or the socket is full.
@@ -83,12 +92,12 @@ where
     }
 }
 
-impl<S: Unpin + Shutdown> hyper::rt::Write for Connection<S>
+impl<S: Unpin + Shutdown + AsFd> hyper::rt::Write for Connection<S>
 where
     for<'a> &'a S: Write,
 {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_io(cx, |socket| (&mut socket.get_ref()).write(bytes))
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -96,7 +105,11 @@ where
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_io(cx, |socket| (&mut socket.get_ref()).write_vectored(slices))
+        let this = self.get_mut();
+        let wire = this.wire.clone();
+        this.poll_io(cx, |socket| {
+            wire.write(socket, slices, |slices| (&mut socket.get_ref()).write_vectored(slices))
+        })
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -11,6 +11,7 @@ mod metrics;
 mod pypi;
 mod reply;
 mod server;
+mod wire;
 
 pub use body::Out;
 pub use conditions::{Ranged, ranged};

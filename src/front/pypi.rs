@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts as Request;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 
-use crate::base::Artifact;
+use crate::base::{Artifact, Digest};
 use crate::eco::pypi::{self, FileWant, Form, Part, Want};
 use crate::fetch::{Content, Fetch, FetchError, Via};
 use crate::resolve::{Located, PageAnswer, PageKey, Resolve, State};
@@ -115,14 +115,41 @@ impl Pypi {
         {
             return Ok(self.content_reply(request, content, want));
         }
-        let located = self.resolve.locate(want).await.map_err(|e| Box::new(Reply::from(&e)))?;
-        let content = match located {
+        let located = self.locate(want).await?;
+        let (promised, answer) = match located {
+            Located::InWheel(wheel) => return self.metadata_of(request, wheel, want, None).await,
             Located::Artifact(artifact) if request.method == Method::HEAD => {
-                return self.told(request, artifact, want).await.map_err(failed);
+                (artifact.digest, self.told(request, artifact, want).await)
             }
-            Located::Artifact(artifact) => self.fetch.open(artifact).await.map_err(failed)?,
-            Located::InWheel(wheel) => self.metadata_of(wheel).await?,
+            Located::Artifact(artifact) => (artifact.digest, self.sent(request, artifact, want).await),
         };
+        match answer {
+            // Promised and not there: installers take a 404 for a broken index, and the wheel has it.
+            Err(FetchError::Missing(_)) if want.part == Part::Metadata && want.filename.ends_with(".whl") => {
+                let whole = FileWant { part: Part::Whole, ..want.clone() };
+                let (Located::Artifact(wheel) | Located::InWheel(wheel)) = self.locate(&whole).await?;
+                self.metadata_of(request, wheel, want, promised).await
+            }
+            answer => answer.map_err(failed),
+        }
+    }
+
+    async fn locate(&self, want: &FileWant) -> Result<Located, Box<Reply>> {
+        self.resolve.locate(want).await.map_err(|e| Box::new(Reply::from(&e)))
+    }
+
+    /// Answers with the bytes, fetched where they are not stored.
+    async fn sent(
+        &self,
+        request: &Request,
+        artifact: Artifact,
+        want: &FileWant,
+    ) -> Result<Reply, FetchError> {
+        let mut content = self.fetch.open(artifact).await?;
+        // HTTP/1.0 ends a body of unknown size with the connection: a cut would look like the end.
+        if content.size.is_none() && request.version == Version::HTTP_10 {
+            content = content.whole().await?;
+        }
         Ok(self.content_reply(request, content, want))
     }
 
@@ -130,15 +157,13 @@ impl Pypi {
     async fn told(
         &self,
         request: &Request,
-        artifact: Artifact,
+        mut artifact: Artifact,
         want: &FileWant,
     ) -> Result<Reply, FetchError> {
-        let digest = artifact.digest;
-        if let Some(digest) = digest.filter(|d| d.is_strong())
-            && let Some(content) = self.fetch.load(&digest).await?
-        {
+        if let Some(content) = self.fetch.find(&mut artifact).await? {
             return Ok(self.content_reply(request, content, want));
         }
+        let digest = artifact.digest;
         let size = self.fetch.measure(artifact).await?;
         let mut reply = Reply::new(StatusCode::OK, Cache::Miss, size.map_or_else(Out::empty, Out::told));
         file_headers(&mut reply, want, digest.map(|d| d.hex()).as_deref());
@@ -150,28 +175,48 @@ impl Pypi {
         Ok(reply)
     }
 
-    /// The metadata of a wheel whose index has none: taken from the verified wheel, kept under its digest.
-    async fn metadata_of(&self, wheel: Artifact) -> Result<Content, Box<Reply>> {
+    /// Answers with the metadata of a wheel whose index has none: taken from the verified wheel, kept under its
+    /// digest, which must be the one that was `promised`.
+    async fn metadata_of(
+        &self,
+        request: &Request,
+        wheel: Artifact,
+        want: &FileWant,
+        promised: Option<Digest>,
+    ) -> Result<Reply, Box<Reply>> {
         let failed = |e: FetchError| Box::new(Reply::from(&e));
-        let stored = self.fetch.complete(wheel.clone()).await.map_err(failed)?;
+        let (stored, via) = self.fetch.complete(wheel.clone()).await.map_err(failed)?;
         let name = format!("metadata\0{}", stored.sha256);
-        if let Some(digest) = self.fetch.pinned(name.clone()).await.map_err(failed)?
-            && let Some(content) = self.fetch.load(&digest).await.map_err(failed)?
+        let known = match self.fetch.pinned(name.clone()).await.map_err(failed)? {
+            Some(digest) => self.fetch.load(&digest).await.map_err(failed)?,
+            None => None,
+        };
+        let mut content = match known {
+            Some(content) => content,
+            None => {
+                let filename = wheel.filename.clone();
+                let read = move || pypi::wheel_metadata(Cursor { stored, at: 0 }, &filename);
+                let bytes = self.disk.run(read).await.map_err(|e| {
+                    let text = format!("dpm: {}: {e}", wheel.filename);
+                    Box::new(Reply::text(StatusCode::BAD_GATEWAY, &text))
+                })?;
+                let metadata = Artifact { filename: format!("{}.metadata", wheel.filename), ..wheel };
+                let digest = self.fetch.keep(bytes, &metadata, name).await.map_err(failed)?;
+                let kept = self.fetch.load(&digest).await.map_err(failed)?;
+                kept.ok_or_else(|| failed(FetchError::GivenUp(metadata.filename)))?
+            }
+        };
+        content.via = via;
+        if let (Some(want_digest), Some(got)) = (promised, content.digest)
+            && want_digest != got
         {
-            return Ok(content);
+            let filename = format!("{}{}", want.filename, want.part.suffix());
+            return Err(failed(FetchError::Mismatch { filename, want: want_digest, got }));
         }
-        let filename = wheel.filename.clone();
-        let read = move || pypi::wheel_metadata(Cursor { stored, at: 0 }, &filename);
-        let bytes = self.disk.run(read).await.map_err(|e| {
-            let text = format!("dpm: {}: {e}", wheel.filename);
-            Box::new(Reply::text(StatusCode::BAD_GATEWAY, &text))
-        })?;
-        let metadata = Artifact { filename: format!("{}.metadata", wheel.filename), ..wheel };
-        let digest = self.fetch.keep(bytes, &metadata, name).await.map_err(failed)?;
-        match self.fetch.load(&digest).await.map_err(failed)? {
-            Some(content) => Ok(content),
-            None => Err(failed(FetchError::GivenUp(metadata.filename))),
+        if let Some(digest) = content.digest {
+            self.resolve.note_metadata(want, digest);
         }
+        Ok(self.content_reply(request, content, want))
     }
 
     fn content_reply(&self, request: &Request, content: Content, want: &FileWant) -> Reply {

@@ -83,9 +83,9 @@ impl From<&ResolveError> for Reply {
             E::Unknown(_) | E::Unlisted(_) => (StatusCode::NOT_FOUND, None),
             E::Upstream(e) => (upstream(e), e.retry_after()),
             E::Index { .. } | E::TooLarge { .. } | E::NoIndex(_) => (StatusCode::BAD_GATEWAY, None),
-            E::Offline(_) => (StatusCode::GATEWAY_TIMEOUT, None),
+            E::Offline(_) | E::Unconfirmed(_) => (StatusCode::GATEWAY_TIMEOUT, None),
             E::Lost(_) | E::GivenUp(_) => (StatusCode::SERVICE_UNAVAILABLE, None),
-            E::Stored(_) | E::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
+            E::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
         };
         Self::error(status, &e.to_string(), retry_after)
     }

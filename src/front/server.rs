@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::rt::{Tasks, Ticker};
 
 use super::body::Out;
 use super::connection::{CoarseTimer, Connection, Shutdown};
+use super::wire::Wire;
 
 /// Bytes of a request's head. Package clients send under 1 KiB; cookies and long tokens fit.
 const HEAD_BYTES: usize = 16 << 10;
@@ -33,6 +35,7 @@ pub trait Handler: Clone + Send + Sync + 'static {
 }
 
 /// An answer that is there, or on its way.
+#[allow(clippy::large_enum_variant, reason = "moved once; a box would cost each warm answer an allocation")]
 pub enum Answering {
     /// There: warm answers cost no allocation of a future.
     Now(Option<Response<Out>>),
@@ -130,7 +133,7 @@ async fn attend<S, H: Handler>(
     ticker: Ticker,
     stop: async_channel::Receiver<()>,
 ) where
-    S: Shutdown + Unpin + Send + 'static,
+    S: Shutdown + AsFd + Unpin + Send + 'static,
     for<'a> &'a S: std::io::Read + std::io::Write,
 {
     let mut http = hyper::server::conn::http1::Builder::new();
@@ -138,10 +141,12 @@ async fn attend<S, H: Handler>(
         .header_read_timeout(limits::HEAD_TIME)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
-        // Heads are answered at once and bodies handed over by reference.
-        .writev(true)
-        .pipeline_flush(true);
-    let serving = http.serve_connection(connection, Attending { client, handler });
+        // Bodies are handed over by reference.
+        .writev(true);
+    // No `pipeline_flush`: with it hyper 1 buffers bodies without a bound, and holds an answer back while anything
+    // unread is there, also what cannot be parsed, so that 400 and 431 are never sent.
+    let attending = Attending { client, handler, wire: connection.wire() };
+    let serving = http.serve_connection(connection, attending);
     let mut serving = std::pin::pin!(serving);
     let served = future::or(async { Some(serving.as_mut().await) }, async {
         let _ = stop.recv().await;
@@ -163,14 +168,32 @@ async fn attend<S, H: Handler>(
 struct Attending<H> {
     client: IpAddr,
     handler: H,
+    wire: Wire,
 }
 
 impl<H: Handler> Service<Request<Incoming>> for Attending<H> {
     type Response = Response<Out>;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = Sending;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.handler.answer(self.client, request)
+        Sending { answering: self.handler.answer(self.client, request), wire: self.wire.clone() }
+    }
+}
+
+/// An answer on its way to the connection it is for.
+struct Sending {
+    answering: Answering,
+    wire: Wire,
+}
+
+impl Future for Sending {
+    type Output = Result<Response<Out>, Infallible>;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        Pin::new(&mut this.answering).poll(cx).map_ok(|mut response| {
+            response.body_mut().over(&this.wire);
+            response
+        })
     }
 }

@@ -3,7 +3,8 @@
 //! A name that a private index owns is never asked of another one: somebody could register it there
 //! ("dependency confusion"), and the question alone tells it to strangers.
 
-use crate::eco::pypi::{NamePattern, ProjectName};
+use crate::base::{Access, Artifact};
+use crate::eco::pypi::{self, NamePattern, ProjectName};
 use crate::store::PageHead;
 use crate::upstream::Site;
 
@@ -25,6 +26,15 @@ impl Index {
         self.owns.iter().any(|p| p.matches(name))
     }
 
+    /// A file that a page of this index lists.
+    pub(super) fn artifact(&self, file: &pypi::File) -> Artifact {
+        let access = match self.private || self.site.credentials.is_some() {
+            true => Access::Private,
+            false => Access::Public,
+        };
+        listed(&self.site.name, access, file)
+    }
+
     /// The address of a page.
     pub(super) fn page_url(&self, key: &PageKey) -> url::Url {
         match key {
@@ -33,6 +43,18 @@ impl Index {
                 self.site.url.join(&format!("{name}/")).unwrap_or_else(|_| self.site.url.clone())
             }
         }
+    }
+}
+
+/// A file that a page of this upstream lists.
+pub(super) fn listed(upstream: &str, access: Access, file: &pypi::File) -> Artifact {
+    Artifact {
+        upstream: upstream.to_owned(),
+        url: file.url.clone(),
+        digest: file.best_digest(),
+        size: file.size,
+        filename: file.filename.clone(),
+        access,
     }
 }
 

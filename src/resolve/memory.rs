@@ -26,10 +26,10 @@ const RENDERED_BYTES: usize = 8 << 20;
 const RENDERED: NonZeroUsize = NonZeroUsize::new(2048).expect("not zero");
 
 /// Parsed projects kept: asked for file after file while one is installed.
-const PROJECTS: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
+const CONTENTS: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
 
 /// Files of all parsed projects kept: about 700 bytes each.
-const PROJECT_FILES: usize = 10_000;
+const CONTENT_FILES: usize = 10_000;
 
 /// Digests of metadata kept: about 250 bytes each.
 const METADATA: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
@@ -73,13 +73,38 @@ fn compress(body: &[u8]) -> Vec<u8> {
 type RenderedKey = (PageKey, Form, bool);
 type MetadataKey = (ProjectName, String, Option<Digest>);
 
+/// What a page says.
+#[derive(Clone)]
+pub(super) enum Content {
+    Project(Arc<Project>),
+    /// The names of all projects, one a line.
+    Names(Arc<str>),
+}
+
+impl Content {
+    fn files(&self) -> usize {
+        match self {
+            Self::Project(project) => project.files.len(),
+            Self::Names(_) => 0,
+        }
+    }
+
+    /// The form that the store keeps.
+    pub(super) fn to_stored(&self) -> Vec<u8> {
+        match self {
+            Self::Project(project) => project.to_stored(),
+            Self::Names(names) => names.as_bytes().to_vec(),
+        }
+    }
+}
+
 /// Everything kept, behind one lock.
 pub(super) struct Memory {
     heads: LruCache<PageKey, Entry>,
     rendered: LruCache<RenderedKey, (u64, Arc<Rendered>)>,
     rendered_bytes: usize,
-    projects: LruCache<PageKey, (u64, Arc<Project>)>,
-    project_files: usize,
+    contents: LruCache<PageKey, (u64, Content)>,
+    content_files: usize,
     metadata: LruCache<MetadataKey, Digest>,
 }
 
@@ -87,8 +112,8 @@ pub(super) struct Memory {
 struct Entry {
     head: Option<PageHead>,
     failed_at: Option<UnixMillis>,
-    /// The body, where the store had no room for it.
-    unsaved: Option<Bytes>,
+    /// What the store does not have yet, or had no room for.
+    unsaved: Option<(u64, Content)>,
 }
 
 impl Default for Memory {
@@ -97,8 +122,8 @@ impl Default for Memory {
             heads: LruCache::new(HEADS),
             rendered: LruCache::new(RENDERED),
             rendered_bytes: 0,
-            projects: LruCache::new(PROJECTS),
-            project_files: 0,
+            contents: LruCache::new(CONTENTS),
+            content_files: 0,
             metadata: LruCache::new(METADATA),
         }
     }
@@ -115,21 +140,18 @@ impl Memory {
         entry.failed_at = None;
     }
 
-    /// Keeps a body that the store would not take. One at a time: a full disk must not fill memory.
-    pub(super) fn keep_unsaved(&mut self, key: &PageKey, body: Bytes) {
-        for (_, entry) in self.heads.iter_mut() {
-            entry.unsaved = None;
-        }
-        self.heads.get_or_insert_mut(key.clone(), Entry::default).unsaved = Some(body);
+    /// Holds on to a page that the store does not have yet.
+    pub(super) fn keep_unsaved(&mut self, key: &PageKey, revision: u64, content: Content) {
+        self.heads.get_or_insert_mut(key.clone(), Entry::default).unsaved = Some((revision, content));
     }
 
-    pub(super) fn unsaved(&self, key: &PageKey) -> Option<Bytes> {
-        self.heads.peek(key)?.unsaved.clone()
-    }
-
-    pub(super) fn saved(&mut self, key: &PageKey) {
-        if let Some(entry) = self.heads.peek_mut(key) {
-            entry.unsaved = None;
+    /// Says what became of it: where the store would not take it, it is the only one that stays. A full disk must
+    /// not fill memory.
+    pub(super) fn saved(&mut self, key: &PageKey, taken: bool) {
+        for (of, entry) in self.heads.iter_mut() {
+            if (of == key) == taken {
+                entry.unsaved = None;
+            }
         }
     }
 
@@ -144,8 +166,8 @@ impl Memory {
 
     pub(super) fn forget(&mut self, key: &PageKey) {
         self.heads.pop(key);
-        if let Some((_, project)) = self.projects.pop(key) {
-            self.project_files -= project.files.len();
+        if let Some((_, content)) = self.contents.pop(key) {
+            self.content_files -= content.files();
         }
         let same: Vec<_> = self.rendered.iter().map(|(k, _)| k).filter(|k| k.0 == *key).cloned().collect();
         for rendered_key in same {
@@ -181,22 +203,23 @@ impl Memory {
         }
     }
 
-    pub(super) fn project(&mut self, key: &PageKey, revision: u64) -> Option<Arc<Project>> {
-        let (of, project) = self.projects.get(key)?;
-        (*of == revision).then(|| project.clone())
+    pub(super) fn content(&mut self, key: &PageKey, revision: u64) -> Option<Content> {
+        let unsaved = self.heads.peek(key).and_then(|e| e.unsaved.as_ref());
+        let (of, content) = unsaved.or_else(|| self.contents.get(key))?;
+        (*of == revision).then(|| content.clone())
     }
 
-    pub(super) fn keep_project(&mut self, key: &PageKey, revision: u64, project: Arc<Project>) {
-        if project.files.len() > PROJECT_FILES {
+    pub(super) fn keep_content(&mut self, key: &PageKey, revision: u64, content: Content) {
+        if matches!(content, Content::Names(_)) || content.files() > CONTENT_FILES {
             return;
         }
-        self.project_files += project.files.len();
-        if let Some((_, (_, old))) = self.projects.push(key.clone(), (revision, project)) {
-            self.project_files -= old.files.len();
+        self.content_files += content.files();
+        if let Some((_, (_, old))) = self.contents.push(key.clone(), (revision, content)) {
+            self.content_files -= old.files();
         }
-        while self.project_files > PROJECT_FILES {
-            let Some((_, (_, old))) = self.projects.pop_lru() else { break };
-            self.project_files -= old.files.len();
+        while self.content_files > CONTENT_FILES {
+            let Some((_, (_, old))) = self.contents.pop_lru() else { break };
+            self.content_files -= old.files();
         }
     }
 

@@ -7,10 +7,9 @@ mod guard;
 mod memory;
 mod refresh;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-use bytes::Bytes;
 
 use crate::base::{Access, Artifact, Digest};
 use crate::eco::pypi::{self, CoreMetadata, FileWant, Form, IndexError, Part, Project, ProjectName};
@@ -19,8 +18,8 @@ use crate::store::{PageHead, Store, StoreError};
 use crate::upstream::{Client, Site, UpstreamError};
 
 pub use guard::Index;
-use memory::Memory;
 pub use memory::Rendered;
+use memory::{Content, Memory};
 use refresh::Refreshes;
 
 /// How long answers of an upstream are good for.
@@ -129,6 +128,8 @@ struct Inner {
     tasks: Tasks,
     memory: Mutex<Memory>,
     refreshes: Refreshes,
+    /// One worker a page: what one has parsed or rendered the next ones find in memory.
+    working: [async_lock::Mutex<()>; WORKERS],
 }
 
 /// The handles that [`Resolve`] works with.
@@ -153,6 +154,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// A page is not asked for again, whatever a client demands, when it was confirmed less than this ago.
 const LEAST_AGE: Duration = Duration::from_secs(1);
 
+/// Pages parsed or rendered at once; a page is always the same one's work. Bounds memory: a page of 4,400 files
+/// takes 10 MB while it is worked on.
+const WORKERS: usize = 4;
+
 impl Resolve {
     /// Over `indexes`, asked in this order.
     pub fn new(indexes: Vec<Index>, freshness: Freshness, offline: bool, parts: Parts) -> Self {
@@ -169,6 +174,7 @@ impl Resolve {
             tasks,
             memory: Mutex::default(),
             refreshes: Refreshes::default(),
+            working: Default::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -224,7 +230,10 @@ impl Resolve {
                 return Ok(located);
             }
             // The link may be from a newer page than ours.
-            if refresh || state == State::Miss || self.inner.offline {
+            if self.inner.offline || refresh && state == State::Stale {
+                return Err(ResolveError::Unconfirmed(want.filename.clone()));
+            }
+            if refresh || state == State::Miss {
                 return Err(ResolveError::Unlisted(want.filename.clone()));
             }
             refresh = true;
@@ -241,27 +250,29 @@ impl Resolve {
         self.inner.known(key).await
     }
 
-    /// The strong digests of every file that a known page lists. Asks nobody.
-    pub async fn digests(&self, key: &PageKey) -> Result<Vec<Digest>, ResolveError> {
+    /// Notes the digest of metadata that was taken from the wheel of this digest.
+    pub fn note_metadata(&self, want: &FileWant, metadata: Digest) {
+        if want.digest.is_some_and(|d| d.is_strong()) {
+            self.inner.memory.lock().expect(LOCK).keep_metadata(want, metadata);
+        }
+    }
+
+    /// Every file that a known page lists. Asks nobody.
+    pub async fn artifacts(&self, key: &PageKey) -> Result<Vec<Artifact>, ResolveError> {
         let Some(head) = self.inner.known(key).await?.filter(|h| h.found && *key != PageKey::Root) else {
             return Ok(Vec::new());
         };
         let project = self.inner.project(key, &head).await?;
-        let best = project.files.iter().filter_map(pypi::File::best_digest);
-        Ok(best.filter(Digest::is_strong).collect())
+        // Nobody is asked, so the page's own word does: an idle store need not know the index.
+        let access = if head.private { Access::Private } else { Access::Public };
+        Ok(project.files.iter().map(|file| guard::listed(&head.upstream, access, file)).collect())
     }
 
     /// Forgets a page and what was learned with it: who owns the name.
     pub fn forget(&self, key: &PageKey) -> Result<usize, StoreError> {
         let prefix = key.stored();
-        let head = self.inner.store.page_head(&prefix)?;
         self.inner.memory.lock().expect(LOCK).forget(key);
-        let pages = self.inner.store.forget_page(&prefix)?;
-        if let Some(head) = head {
-            // Digests that were pinned on first use are forgotten with the page that led to them.
-            self.inner.store.forget_names(&format!("first-use\0{}\0{}", head.upstream, head.url))?;
-        }
-        Ok(usize::from(pages))
+        Ok(usize::from(self.inner.store.forget_page(&prefix)?))
     }
 
     /// The configured indexes, in the order in which they are asked.
@@ -287,7 +298,12 @@ impl Inner {
             return Ok((head, State::Hit));
         }
         if self.offline {
-            return Ok((head, State::Stale));
+            // "There is none" is good for its time only.
+            return if head.found {
+                Ok((head, State::Stale))
+            } else {
+                Err(ResolveError::Offline(key.clone()))
+            };
         }
         let servable = head.found && age < fresh_for + self.freshness.stale_if_error;
         if servable && !demanded && age < fresh_for + self.freshness.stale_while_revalidate {
@@ -330,62 +346,85 @@ impl Inner {
         Ok(found)
     }
 
+    /// A page, rendered. One that the store has lost is fetched again.
     async fn rendered(
-        &self,
+        self: &Arc<Self>,
         key: &PageKey,
         form: Form,
         gzip: bool,
         head: &PageHead,
     ) -> Result<Arc<Rendered>, ResolveError> {
-        if let Some(found) = self.memory.lock().expect(LOCK).rendered(key, form, gzip, head.revision) {
+        let peek = || self.memory.lock().expect(LOCK).rendered(key, form, gzip, head.revision);
+        if let Some(found) = peek() {
             return Ok(found);
         }
-        let body = match key {
-            PageKey::Root => {
-                let names = self.body(key).await?;
-                self.disk
-                    .run(move || {
-                        let names = String::from_utf8_lossy(&names);
-                        pypi::render_root(names.lines(), form)
-                    })
-                    .await
-            }
-            PageKey::Project(_) => {
-                let project = self.project(key, head).await?;
-                self.disk.run(move || pypi::render(&project, form)).await
-            }
+        let _worker = self.worker(key).await;
+        if let Some(found) = peek() {
+            return Ok(found);
+        }
+        let (content, revision) = self.content(key, head).await?;
+        let render = move || {
+            let body = match &content {
+                Content::Names(names) => pypi::render_root(names.lines(), form),
+                Content::Project(project) => pypi::render(project, form),
+            };
+            Arc::new(Rendered::new(body, gzip))
         };
-        let rendered = self.disk.run(move || Arc::new(Rendered::new(body, gzip))).await;
-        self.memory.lock().expect(LOCK).keep(key, form, gzip, head.revision, rendered.clone());
+        let rendered = self.disk.run(render).await;
+        self.memory.lock().expect(LOCK).keep(key, form, gzip, revision, rendered.clone());
         Ok(rendered)
     }
 
-    async fn project(&self, key: &PageKey, head: &PageHead) -> Result<Arc<Project>, ResolveError> {
-        if let Some(project) = self.memory.lock().expect(LOCK).project(key, head.revision) {
+    async fn project(self: &Arc<Self>, key: &PageKey, head: &PageHead) -> Result<Arc<Project>, ResolveError> {
+        if let Some(Content::Project(project)) = self.memory.lock().expect(LOCK).content(key, head.revision) {
             return Ok(project);
         }
-        let body = self.body(key).await?;
-        let project = self.disk.run(move || Project::from_stored(&body)).await?;
-        let project = Arc::new(project);
-        self.memory.lock().expect(LOCK).keep_project(key, head.revision, project.clone());
-        Ok(project)
+        let _worker = self.worker(key).await;
+        match self.content(key, head).await? {
+            (Content::Project(project), _) => Ok(project),
+            (Content::Names(_), _) => Err(ResolveError::Lost(key.clone())),
+        }
     }
 
-    /// The stored form of a page's body.
-    async fn body(&self, key: &PageKey) -> Result<Bytes, ResolveError> {
-        if let Some(body) = self.memory.lock().expect(LOCK).unsaved(key) {
-            return Ok(body);
+    async fn worker(&self, key: &PageKey) -> async_lock::MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        self.working[hasher.finish() as usize % WORKERS].lock().await
+    }
+
+    /// What a page says, and of which revision: from memory, from the store, or fetched again when it was lost.
+    async fn content(
+        self: &Arc<Self>,
+        key: &PageKey,
+        head: &PageHead,
+    ) -> Result<(Content, u64), ResolveError> {
+        if let Some(content) = self.memory.lock().expect(LOCK).content(key, head.revision) {
+            return Ok((content, head.revision));
         }
-        let (store, stored_key) = (self.store.clone(), key.stored());
-        let page = self.disk.run(move || store.page(&stored_key)).await.map_err(Arc::new)?;
-        match page {
-            Some(page) => Ok(page.body.into()),
-            None => {
-                // Gone between two looks, or damaged: the next request fetches it.
-                self.memory.lock().expect(LOCK).forget(key);
-                Err(ResolveError::Lost(key.clone()))
-            }
+        let (store, stored_key, of) = (self.store.clone(), key.stored(), key.clone());
+        let read = move || -> Result<Option<Content>, StoreError> {
+            let Some(page) = store.page(&stored_key)?.filter(|p| p.head.found) else { return Ok(None) };
+            Ok(match of {
+                PageKey::Root => Some(Content::Names(String::from_utf8_lossy(&page.body).into())),
+                // Another version's form, or damage: as good as absent.
+                PageKey::Project(_) => {
+                    Project::from_stored(&page.body).ok().map(|p| Content::Project(Arc::new(p)))
+                }
+            })
+        };
+        if let Some(content) = self.disk.run(read).await.map_err(Arc::new)? {
+            self.memory.lock().expect(LOCK).keep_content(key, head.revision, content.clone());
+            return Ok((content, head.revision));
         }
+        self.memory.lock().expect(LOCK).forget(key);
+        if self.offline {
+            return Err(ResolveError::Lost(key.clone()));
+        }
+        // Whoever owns the name still does; without validators the whole page comes.
+        let unconfirmed = PageHead { etag: None, last_modified: None, ..head.clone() };
+        let head = self.refresh(key, Some(unconfirmed)).await?;
+        let content = self.memory.lock().expect(LOCK).content(key, head.revision);
+        content.map(|c| (c, head.revision)).ok_or_else(|| ResolveError::Lost(key.clone()))
     }
 
     fn locate(
@@ -400,20 +439,9 @@ impl Inner {
             .find(|f| f.filename == want.filename && want.digest.is_none_or(|d| f.digests.contains(&d)));
         let Some(file) = listed else { return Ok(None) };
         let index = self.index(&head.upstream).ok_or_else(|| ResolveError::NoIndex(head.upstream.clone()))?;
-        let access = match index.private || index.site.credentials.is_some() {
-            true => Access::Private,
-            false => Access::Public,
-        };
-        let artifact = |url, digest, size, filename| Artifact {
-            upstream: index.site.name.clone(),
-            url,
-            digest,
-            size,
-            filename,
-            access,
-        };
         let name = format!("{}{}", file.filename, want.part.suffix());
-        let whole = || artifact(file.url.clone(), file.best_digest(), file.size, file.filename.clone());
+        let whole = || index.artifact(file);
+        let beside = |url, digest| Artifact { url, digest, size: None, filename: name.clone(), ..whole() };
         Ok(Some(match want.part {
             Part::Whole => Located::Artifact(whole()),
             Part::Metadata => {
@@ -430,11 +458,11 @@ impl Inner {
                 }
                 let mut url = file.url.clone();
                 url.set_path(&format!("{}.metadata", url.path()));
-                Located::Artifact(artifact(url, digest, None, name))
+                Located::Artifact(beside(url, digest))
             }
             Part::Provenance => {
                 let url = file.provenance.clone().ok_or_else(|| ResolveError::Unlisted(name.clone()))?;
-                Located::Artifact(artifact(url, None, None, name))
+                Located::Artifact(beside(url, None))
             }
         }))
     }
@@ -456,6 +484,9 @@ pub enum ResolveError {
     /// The index does not list this file, or not with this digest.
     #[error("the index does not list {0}, or no longer with this digest")]
     Unlisted(String),
+    /// The page that is known does not list this file, and the upstream cannot be asked for a newer one.
+    #[error("the stored page does not list {0}, and the index cannot be asked for a newer one")]
+    Unconfirmed(String),
     /// The upstream failed or refused, and nothing usable is known.
     #[error("{0}")]
     Upstream(#[source] UpstreamError),
@@ -482,27 +513,18 @@ pub enum ResolveError {
     /// Nothing is known and nobody may be asked.
     #[error("nothing is stored for {0} and dpm runs with --offline")]
     Offline(PageKey),
-    /// The page was taken out of the store a moment ago.
+    /// The stored page is gone or cannot be read: the next request fetches it.
     #[error("the stored page of {0} was lost; ask again")]
     Lost(PageKey),
     /// The page came from an index that is configured no more.
     #[error("no index named {0} is configured")]
     NoIndex(String),
-    /// A stored page cannot be read.
-    #[error("a stored page cannot be read: {0}")]
-    Stored(#[from] Arc<IndexError>),
     /// The store failed.
     #[error("{0}")]
     Store(#[from] Arc<StoreError>),
     /// dpm is shutting down.
     #[error("the question for {0} was given up")]
     GivenUp(PageKey),
-}
-
-impl From<IndexError> for ResolveError {
-    fn from(e: IndexError) -> Self {
-        Self::Stored(Arc::new(e))
-    }
 }
 
 impl ResolveError {

@@ -13,6 +13,7 @@ use crate::store::{Page, PageHead, StoreError};
 use crate::upstream::{Answer, Ask, Status};
 
 use super::guard::Index;
+use super::memory::Content;
 use super::{Inner, LOCK, PageKey, ResolveError};
 
 /// What dpm asks an index for: the richer form first (PEP 691).
@@ -69,8 +70,15 @@ impl Inner {
             let inner = ending.inner.clone();
             let net = inner.net.clone();
             let key = ending.key.clone();
-            let answer = net.run(move || inner.ask(&key, known.as_ref())).await;
-            ending.with(answer);
+            let question = inner.clone();
+            let answer = net.run(move || question.ask(&key, known.as_ref())).await;
+            let (refreshed, key) = (answer.as_ref().ok().cloned(), ending.key.clone());
+            // Whoever waits goes on now: writing it down is nobody's wait.
+            ending.with(answer.map(|r| r.head));
+            if let Some(refreshed) = refreshed {
+                let disk = inner.disk.clone();
+                disk.run(move || inner.save(&key, refreshed)).await;
+            }
         });
         refresh
     }
@@ -78,7 +86,7 @@ impl Inner {
     /// Asks the indexes in order. Blocks.
     ///
     /// An index that fails ends the search: asking the next one would hand its names to it.
-    fn ask(&self, key: &PageKey, known: Option<&PageHead>) -> Result<PageHead, ResolveError> {
+    fn ask(&self, key: &PageKey, known: Option<&PageHead>) -> Result<Refreshed, ResolveError> {
         let candidates = self.candidates(key, known);
         let mut root = None;
         for index in &candidates {
@@ -103,8 +111,7 @@ impl Inner {
                     head.etag = head.etag.or_else(|| known.etag.clone());
                     head.last_modified = head.last_modified.or_else(|| known.last_modified.clone());
                     head.revision = known.revision;
-                    self.save_head(key, &head);
-                    return Ok(head);
+                    return Ok(self.learn(key, head, News::Confirmed));
                 }
                 _ => {}
             }
@@ -122,7 +129,8 @@ impl Inner {
                     if project.skipped > 0 {
                         log::warn!("{key}: {} entries of {} were left out", project.skipped, index.site.name);
                     }
-                    return Ok(self.save(key, head, project.to_stored()));
+                    let content = Content::Project(Arc::new(project));
+                    return Ok(self.learn(key, head, News::Content(content)));
                 }
                 PageKey::Root => {
                     let names = pypi::parse_root(content_type, &body).map_err(failed)?;
@@ -134,7 +142,8 @@ impl Inner {
         if let Some((names, mut head)) = root {
             let names: Vec<_> = names.into_iter().collect();
             (head.etag, head.last_modified) = (None, None);
-            return Ok(self.save(key, head, names.join("\n").into_bytes()));
+            let content = Content::Names(names.join("\n").into());
+            return Ok(self.learn(key, head, News::Content(content)));
         }
         // A private index that once had it keeps the name: nobody else is asked for it.
         let owner = known.filter(|h| h.private && candidates.len() == 1);
@@ -147,7 +156,7 @@ impl Inner {
             private: owner.is_some(),
             ..PageHead::default()
         };
-        Ok(self.save(key, head, Vec::new()))
+        Ok(self.learn(key, head, News::Missing))
     }
 
     fn describe(&self, index: &Index, answer: &Answer, url: String) -> PageHead {
@@ -190,29 +199,48 @@ impl Inner {
         }
     }
 
-    /// Stores a page. A store that will not take it costs only the copy.
-    fn save(&self, key: &PageKey, mut head: PageHead, body: Vec<u8>) -> PageHead {
-        let page = Page { head: head.clone(), body };
-        let saved = self.store.set_page(&key.stored(), &page);
-        head = page.head;
+    /// Has memory know it before anybody is told.
+    fn learn(&self, key: &PageKey, head: PageHead, news: News) -> Refreshed {
         let mut memory = self.memory.lock().expect(LOCK);
         memory.learn(key, head.clone());
-        match saved {
-            Ok(()) => memory.saved(key),
-            Err(e) => {
-                complain(&e);
-                memory.keep_unsaved(key, page.body.into());
-            }
+        if let News::Content(content) = &news {
+            memory.keep_unsaved(key, head.revision, content.clone());
+            memory.keep_content(key, head.revision, content.clone());
         }
-        head
+        Refreshed { head, news }
     }
 
-    fn save_head(&self, key: &PageKey, head: &PageHead) {
-        if let Err(e) = self.store.set_page_head(&key.stored(), head) {
+    /// Stores what was learned. A store that will not take it costs only the copy.
+    fn save(&self, key: &PageKey, refreshed: Refreshed) {
+        let Refreshed { head, news } = refreshed;
+        let saved = match &news {
+            News::Confirmed => self.store.set_page_head(&key.stored(), &head),
+            News::Missing => self.store.set_page(&key.stored(), &Page { head, body: Vec::new() }),
+            News::Content(content) => {
+                let saved = self.store.set_page(&key.stored(), &Page { head, body: content.to_stored() });
+                self.memory.lock().expect(LOCK).saved(key, saved.is_ok());
+                saved
+            }
+        };
+        if let Err(e) = saved {
             complain(&e);
         }
-        self.memory.lock().expect(LOCK).learn(key, head.clone());
     }
+}
+
+/// What an upstream said of a page.
+#[derive(Clone)]
+struct Refreshed {
+    head: PageHead,
+    news: News,
+}
+
+#[derive(Clone)]
+enum News {
+    /// It is as it was.
+    Confirmed,
+    Missing,
+    Content(Content),
 }
 
 fn complain(e: &StoreError) {

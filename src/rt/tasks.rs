@@ -100,7 +100,7 @@ impl Tasks {
     }
 
     /// How many tasks have not ended.
-    pub fn len(&self) -> usize {
+    pub fn running(&self) -> usize {
         let mut set = self.set.lock().expect("no panic while the set is locked");
         set.reap();
         set.running.len()
@@ -155,7 +155,7 @@ mod tests {
         listener.wait();
         assert_eq!(panics(), before + 1);
         futures_lite::future::block_on(tasks.finish());
-        assert_eq!(tasks.len(), 0);
+        assert_eq!(tasks.running(), 0);
     }
 
     #[test]
@@ -164,6 +164,6 @@ mod tests {
         let tasks = executor.tasks();
         tasks.spawn(std::future::pending());
         futures_lite::future::block_on(tasks.cancel());
-        assert_eq!(tasks.len(), 0);
+        assert_eq!(tasks.running(), 0);
     }
 }

@@ -1,6 +1,7 @@
 //! A stored artifact, open for reading.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -59,6 +60,19 @@ impl Stored {
             Ok(n) => Some(n),
             Err(_) => None,
         }
+    }
+
+    /// Whether `length` bytes from `offset` can be had without waiting for the disk, judged by the first and the last.
+    pub fn is_cached(&self, offset: u64, length: u64) -> bool {
+        let mut probe = [0];
+        let last = offset + length.max(1) - 1;
+        self.read_cached(&mut probe, offset).is_some() && self.read_cached(&mut probe, last).is_some()
+    }
+
+    /// Sends up to `length` bytes from `offset` to a socket, as many as it takes (`sendfile`).
+    pub fn send(&self, socket: impl AsFd, offset: u64, length: usize) -> std::io::Result<usize> {
+        let mut at = offset;
+        Ok(rustix::fs::sendfile(socket, &self.file, Some(&mut at), length)?)
     }
 
     /// Fills `buffer` from `offset`, waiting for the disk; short only at the end of the file.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Process, Project, Upstream, get, process};
+use crate::support::{Listing, Process, Upstream, attempt, get, process};
 use process::{asked, run, said, text};
 
 /// An order for the node on `data`, and what it says in text and as JSON.
@@ -27,7 +27,7 @@ fn refused(output: &Output, code: i32, parts: &[&str]) {
     }
 }
 
-fn fetch(node: &Process, project: &Project) {
+fn fetch(node: &Process, project: &Listing) {
     assert_eq!(get(&node.url(&project.page())).status, 200);
     assert!(get(&node.url(&project.file())).body == project.content);
     // The commit comes after the last byte.
@@ -37,7 +37,7 @@ fn fetch(node: &Process, project: &Project) {
 #[test]
 fn orders_are_the_same_for_a_running_node_and_an_idle_store() {
     let upstream = Upstream::start();
-    let projects: Vec<_> = (0..4).map(|n| Project::publish(&upstream, n, 1_500_000)).collect();
+    let projects: Vec<_> = (0..4).map(|n| Listing::publish(&upstream, n, 1_500_000)).collect();
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let node = Process::start(&data, &upstream.url("/simple/"), "");
@@ -127,7 +127,7 @@ fn verify_names_what_is_damaged() {
     let upstream = Upstream::start();
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let projects = [Project::publish(&upstream, 1, 100_000), Project::publish(&upstream, 2, 100_000)];
+    let projects = [Listing::publish(&upstream, 1, 100_000), Listing::publish(&upstream, 2, 100_000)];
     let mut node = Some(Process::start(&data, &upstream.url("/simple/"), ""));
     projects.iter().for_each(|p| fetch(node.as_ref().unwrap(), p));
     for (running, project) in [true, false].into_iter().zip(&projects) {
@@ -289,8 +289,8 @@ fn it_stops_when_it_is_told_to() {
     let upstream = Upstream::start();
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let stored = Project::publish(&upstream, 1, 100_000);
-    let stuck = Project::publish(&upstream, 2, 100_000);
+    let stored = Listing::publish(&upstream, 1, 100_000);
+    let stuck = Listing::publish(&upstream, 2, 100_000);
     upstream.route(&stuck.origin(), |_, out| {
         use std::io::Write;
         write!(out, "HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\nbegun")?;
@@ -302,7 +302,7 @@ fn it_stops_when_it_is_told_to() {
         fetch(&node, &stored);
         let client = with_a_stuck_download.then(|| {
             let (url, begun) = (node.url(&stuck.file()), Instant::now());
-            let client = std::thread::spawn(move || get(&url));
+            let client = std::thread::spawn(move || attempt("GET", &url, &[]).expect("it has begun"));
             while node.metric("dpm_flights") == 0 {
                 assert!(begun.elapsed() < Duration::from_secs(20));
             }

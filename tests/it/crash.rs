@@ -15,7 +15,7 @@ use dpm::base::Sha256;
 use dpm::rt::Clock;
 use dpm::store::{Budget, Options, Store};
 
-use crate::support::{Process, Project, Random, Upstream, process};
+use crate::support::{Listing, Process, Random, Upstream, process};
 
 /// Rounds of an everyday test run.
 const ROUNDS: u64 = 25;
@@ -39,7 +39,7 @@ fn killed_at_any_moment() {
     let projects: Vec<_> = sizes
         .iter()
         .enumerate()
-        .map(|(n, size)| slow(Project::publish(&upstream, n as u64, *size + n), &upstream))
+        .map(|(n, size)| slow(Listing::publish(&upstream, n as u64, *size + n), &upstream))
         .collect();
     let projects = Arc::new(projects);
     let dir = tempfile::tempdir().unwrap();
@@ -76,7 +76,7 @@ fn killed_at_any_moment() {
 }
 
 /// Has the project's file sent in pieces, so that a moment falls into the middle.
-fn slow(project: Project, upstream: &Upstream) -> Project {
+fn slow(project: Listing, upstream: &Upstream) -> Listing {
     let content = project.content.clone();
     upstream.route(&project.origin(), move |asked, out| {
         let range = asked.headers.get("range").and_then(|r| r.strip_prefix("bytes=")?.split_once('-'));
@@ -110,7 +110,7 @@ fn killed_while_serving(
     data: &Path,
     upstream: &Upstream,
     settings: &str,
-    projects: &Arc<Vec<Project>>,
+    projects: &Arc<Vec<Listing>>,
     random: &mut Random,
 ) -> BTreeSet<Sha256> {
     let node = Process::start(data, &upstream.url("/simple/"), settings);
@@ -138,7 +138,7 @@ fn killed_while_serving(
 }
 
 /// Fetches a file, and again until it comes from the store. A node that is gone ends it.
-fn fetch(url: &str, project: &Project, committed: &Mutex<BTreeSet<Sha256>>) -> Option<()> {
+fn fetch(url: &str, project: &Listing, committed: &Mutex<BTreeSet<Sha256>>) -> Option<()> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .proxy(None)
@@ -164,7 +164,7 @@ fn fetch(url: &str, project: &Project, committed: &Mutex<BTreeSet<Sha256>>) -> O
 fn examine(
     name: &str,
     data: &Path,
-    projects: &[Project],
+    projects: &[Listing],
     expected: &BTreeSet<Sha256>,
     random: &mut Random,
 ) -> u64 {

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use dpm::base::Sha256;
 
-use crate::support::{Node, Process, Project, Upstream, bytes, get, process, request};
+use crate::support::{Listing, Node, Process, Upstream, attempt, get, process, random_bytes, request};
 
 #[test]
 fn under_the_margin_bytes_pass_through() {
     let upstream = Upstream::start();
-    let (old, new) = (Project::publish(&upstream, 1, 300_000), Project::publish(&upstream, 2, 3_000_000));
+    let (old, new) = (Listing::publish(&upstream, 1, 300_000), Listing::publish(&upstream, 2, 3_000_000));
     let mut node = Node::new(&upstream.url("/simple/"));
     assert_eq!(get(&node.url(&old.file())).header("x-cache"), "MISS");
     while node.metric("dpm_store_artifacts") == 0 {}
@@ -58,13 +58,13 @@ fn under_the_margin_bytes_pass_through() {
 #[test]
 fn wrong_bytes_that_pass_through_are_never_whole() {
     let upstream = Upstream::start();
-    let project = Project::publish(&upstream, 1, 500_000);
+    let project = Listing::publish(&upstream, 1, 500_000);
     let mut wrong = project.content.clone();
     wrong[7] ^= 1;
     upstream.file(&project.origin(), "application/octet-stream", wrong);
     let full = |config: &mut dpm::config::Config| config.store.free_margin_bytes = u64::MAX / 2;
     let node = Node::with(&[&upstream.url("/simple/")], |config, _| full(config));
-    let answer = get(&node.url(&project.file()));
+    let answer = attempt("GET", &node.url(&project.file()), &[]).expect("an answer");
     assert!(answer.status != 200 || answer.broken.is_some(), "{}", answer.status);
     assert!(answer.body.len() < project.content.len());
 }
@@ -126,13 +126,13 @@ impl Small {
         std::fs::remove_file(self.disk.join("filler")).unwrap();
     }
 
-    fn is_stored(&self, project: &Project) -> bool {
+    fn is_stored(&self, project: &Listing) -> bool {
         let data = self.disk.join("data");
         let answer = process::asked(&["why", &project.digest(), "--data", data.to_str().unwrap()]);
         answer["stored"].as_bool().unwrap()
     }
 
-    fn fetch(&self, project: &Project, cache: &str) {
+    fn fetch(&self, project: &Listing, cache: &str) {
         let answer = get(&self.node.url(&project.file()));
         let name = &project.name;
         assert_eq!(
@@ -150,9 +150,9 @@ impl Small {
 fn a_disk_that_fills_up_in_the_middle() {
     let upstream = Upstream::start();
     let Some(small) = Small::start(&upstream) else { return };
-    let early = Project::publish(&upstream, 1, 2_000_000);
-    let (late, next) = (Project::publish(&upstream, 3, 200_000), Project::publish(&upstream, 4, 200_000));
-    let unsized_page = |project: &Project| {
+    let early = Listing::publish(&upstream, 1, 2_000_000);
+    let (late, next) = (Listing::publish(&upstream, 3, 200_000), Listing::publish(&upstream, 4, 200_000));
+    let unsized_page = |project: &Listing| {
         // Without a size nobody can know beforehand.
         let (name, file, sha256) = (&project.name, project.filename(), project.sha256);
         let page = format!(r#"<a href="{}#sha256={sha256}">{file}</a>"#, upstream.url(&project.origin()));
@@ -162,7 +162,7 @@ fn a_disk_that_fills_up_in_the_middle() {
     assert!(small.is_stored(&early));
 
     // Larger than what is left above the margin.
-    let huge = Project::publish(&upstream, 2, 110 << 20);
+    let huge = Listing::publish(&upstream, 2, 110 << 20);
     unsized_page(&huge);
     let content = huge.content.clone();
     upstream.route(&huge.origin(), move |_, out| {
@@ -177,7 +177,7 @@ fn a_disk_that_fills_up_in_the_middle() {
     assert_eq!(get(&small.node.url("/readyz")).status, 200, "what was given up is gone from the disk");
 
     // Another program fills the disk to the last byte while a file is on its way.
-    let middle = Project::publish(&upstream, 5, 4_000_000);
+    let middle = Listing::publish(&upstream, 5, 4_000_000);
     let (half, go_on) = (mpsc::sync_channel(1), mpsc::sync_channel::<()>(1));
     let (content, first) = (middle.content.clone(), std::sync::Mutex::new(Some((half.0, go_on.1))));
     upstream.route(&middle.origin(), move |_, out| {
@@ -239,13 +239,13 @@ fn many_writes_at_a_full_disk_do_not_hurt_the_index() {
             .map(|n| {
                 format!(
                     r##"<a href="/f/x-{n}.whl#sha256={}">{name}-{n}-py3-none-any.whl</a>"##,
-                    Sha256(bytes(seed * 1000 + n, 32).try_into().unwrap())
+                    Sha256(random_bytes(seed * 1000 + n, 32).try_into().unwrap())
                 )
             })
             .collect();
         upstream.file(&format!("/simple/{name}/"), "text/html", files.join("\n"));
         assert_eq!(get(&small.node.url(&format!("/pypi/simple/{name}/"))).status, 200, "{name}");
-        let project = Project::publish(&upstream, 10_000 + seed, 1_400_000);
+        let project = Listing::publish(&upstream, 10_000 + seed, 1_400_000);
         let answer = get(&small.node.url(&project.file()));
         assert!(answer.body == project.content && answer.broken.is_none(), "{name}");
         refused += u64::from(answer.header("x-cache") == "BYPASS");
@@ -258,7 +258,7 @@ fn many_writes_at_a_full_disk_do_not_hurt_the_index() {
     let data = small.disk.join("data");
     let purged = process::asked(&[
         "purge",
-        &Project::publish(&upstream, 10_000, 1_400_000).digest(),
+        &Listing::publish(&upstream, 10_000, 1_400_000).digest(),
         "--data",
         data.to_str().unwrap(),
     ]);

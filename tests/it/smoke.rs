@@ -1,5 +1,7 @@
 //! The shortest way through the house: page, file, again.
 
+use std::io::Write as _;
+
 use dpm::base::Sha256;
 
 use crate::support::{Node, Upstream, get};
@@ -30,4 +32,30 @@ fn a_file_is_fetched_once() {
     }
     assert_eq!(upstream.hits("/f/demo-1.0-py3-none-any.whl"), 1);
     assert_eq!(upstream.hits("/simple/demo/"), 1);
+}
+
+/// An index without metadata files: they are taken from the wheel, and `X-Cache` says what that cost.
+#[test]
+fn metadata_from_the_wheel() {
+    let text = "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n";
+    let mut wheel = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    wheel
+        .start_file("demo-1.0.dist-info/METADATA", zip::write::SimpleFileOptions::default())
+        .expect("a file");
+    wheel.write_all(text.as_bytes()).expect("memory");
+    let wheel = wheel.finish().expect("a wheel").into_inner();
+    let sha256 = Sha256::of(&wheel);
+    let upstream = Upstream::start();
+    let (name, path) = ("demo-1.0-py3-none-any.whl", "/f/demo-1.0-py3-none-any.whl");
+    upstream.file(path, "application/octet-stream", wheel);
+    let page = format!("<a href=\"{}#sha256={sha256}\">{name}</a>", upstream.url(path));
+    upstream.file("/simple/demo/", "text/html", page);
+    let node = Node::new(&upstream.url("/simple/"));
+    let metadata = node.url(&format!("/pypi/files/demo/sha256-{sha256}/{name}.metadata"));
+    for cache in ["MISS", "HIT"] {
+        let answer = get(&metadata);
+        assert_eq!((answer.status, answer.header("x-cache")), (200, cache), "{}", answer.text());
+        assert_eq!(answer.text(), text);
+    }
+    assert_eq!(upstream.hits(path), 1);
 }

@@ -11,7 +11,7 @@ use dpm::rt::Clock;
 use dpm::store::{Budget, Facts, Options, Page, PageHead, Report, Store, StoreError, Stored};
 use dpm::unixfs::LayoutBuilder;
 
-use crate::support::bytes;
+use crate::support::random_bytes;
 
 /// A store in a folder of its own, on a clock that the test moves.
 struct Shelf {
@@ -115,7 +115,13 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn what_is_committed_is_there_after_a_restart() {
     let shelf = Shelf::new();
-    let contents = [bytes(1, 0), bytes(2, 1), bytes(3, 1 << 20), bytes(4, (1 << 20) + 1), bytes(5, 5 << 20)];
+    let contents = [
+        random_bytes(1, 0),
+        random_bytes(2, 1),
+        random_bytes(3, 1 << 20),
+        random_bytes(4, (1 << 20) + 1),
+        random_bytes(5, 5 << 20),
+    ];
     let total = contents.iter().map(|c| c.len() as u64).sum();
     let store = shelf.open();
     for content in &contents {
@@ -155,7 +161,7 @@ fn what_is_committed_is_there_after_a_restart() {
 fn an_artifact_may_be_committed_again() {
     let shelf = Shelf::new();
     let store = shelf.open();
-    let content = bytes(1, 3 << 20);
+    let content = random_bytes(1, 3 << 20);
     let sha256 = put(&store, &content);
     assert!(store.pin(&sha256, true).unwrap());
     let reader = store.load(&sha256.digest()).unwrap().unwrap();
@@ -177,7 +183,7 @@ fn an_artifact_may_be_committed_again() {
 fn what_is_removed_leaves_nothing() {
     let shelf = Shelf::new();
     let store = shelf.open();
-    let (content, other) = (bytes(1, 3 << 20), bytes(2, 1000));
+    let (content, other) = (random_bytes(1, 3 << 20), random_bytes(2, 1000));
     let sha256 = put(&store, &content);
     put(&store, &other);
     let reader = store.load(&sha256.digest()).unwrap().unwrap();
@@ -200,7 +206,7 @@ fn the_least_recently_used_goes_first() {
     let mut shelf = Shelf::new();
     shelf.budget = 10_000;
     let store = shelf.open();
-    let contents: Vec<_> = (0..10).map(|n| bytes(n, 1_000)).collect();
+    let contents: Vec<_> = (0..10).map(|n| random_bytes(n, 1_000)).collect();
     for (n, content) in contents.iter().enumerate() {
         shelf.now.store(n as u64, Ordering::Relaxed);
         put(&store, content);
@@ -214,7 +220,7 @@ fn the_least_recently_used_goes_first() {
     assert_eq!(store.evict().unwrap(), Default::default(), "within the budget");
 
     shelf.now.store(200, Ordering::Relaxed);
-    put(&store, &bytes(99, 1_000));
+    put(&store, &random_bytes(99, 1_000));
     // To 95 %, with the new one: 9,500, so two had to go.
     let left: Vec<_> = (0..10).filter(|n| is_there(*n)).collect();
     assert_eq!(left, [0, 1, 2, 5, 6, 7, 8, 9]);
@@ -251,10 +257,10 @@ fn names_and_pages_survive() {
         url: "http://127.0.0.1/simple/demo/".into(),
         ..PageHead::default()
     };
-    let page = Page { head: head.clone(), body: bytes(1, 100_000) };
+    let page = Page { head: head.clone(), body: random_bytes(1, 100_000) };
     let absent = Page { head: PageHead { found: false, ..head.clone() }, body: Vec::new() };
     let store = shelf.open();
-    let content = bytes(2, 10);
+    let content = random_bytes(2, 10);
     put_as(&store, &content, Facts { pin_name: Some("first-use\0a".into()), ..facts(&content) });
     store.set_name("first-use\0b", b"B").unwrap();
     store.set_name("other", b"O").unwrap();
@@ -308,7 +314,7 @@ fn a_damaged_file_is_named_and_taken_out() {
     ];
     for (name, harm, at_once, what) in cases {
         let shelf = Shelf::new();
-        let (content, other) = (bytes(1, 3 << 20), bytes(2, 1000));
+        let (content, other) = (random_bytes(1, 3 << 20), random_bytes(2, 1000));
         let store = shelf.open();
         let sha256 = put(&store, &content);
         put(&store, &other);
@@ -356,7 +362,7 @@ fn flip(path: &Path) {
 fn a_record_of_garbage_costs_a_fetch() {
     for garbage in [&b""[..], b"\xff", b"\xa0", b"not CBOR at all"] {
         let shelf = Shelf::new();
-        let (content, other) = (bytes(1, 3 << 20), bytes(2, 1000));
+        let (content, other) = (random_bytes(1, 3 << 20), random_bytes(2, 1000));
         let harm = || {
             let store = shelf.open();
             let sha256 = put(&store, &content);
@@ -400,7 +406,7 @@ fn a_record_of_garbage_costs_a_fetch() {
 #[test]
 fn what_leads_to_an_artifact_is_mended() {
     let shelf = Shelf::new();
-    let content = bytes(1, 3 << 20);
+    let content = random_bytes(1, 3 << 20);
     let store = shelf.open();
     let sha256 = put(&store, &content);
     drop(store);
@@ -435,7 +441,7 @@ fn what_leads_to_an_artifact_is_mended() {
 fn files_that_nothing_names_are_swept() {
     let shelf = Shelf::new();
     let store = shelf.open();
-    let sha256 = put(&store, &bytes(1, 1000));
+    let sha256 = put(&store, &random_bytes(1, 1000));
     let orphan = shelf.object(&Sha256::of(b"orphan"));
     for path in [orphan.clone(), orphan.with_file_name("junk")] {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -461,7 +467,7 @@ fn files_that_nothing_names_are_swept() {
 fn a_scrub_may_be_stopped_and_a_store_used_meanwhile() {
     let shelf = Shelf::new();
     let store = shelf.open();
-    let digests: Vec<_> = (0..20).map(|n| put(&store, &bytes(n, 10_000))).collect();
+    let digests: Vec<_> = (0..20).map(|n| put(&store, &random_bytes(n, 10_000))).collect();
     let report = store.scrub(|r| r.artifacts < 5).unwrap();
     assert_eq!(report.artifacts, 5);
     // Everything is removed and something is added after the scrub has begun.
@@ -469,7 +475,7 @@ fn a_scrub_may_be_stopped_and_a_store_used_meanwhile() {
         .scrub(|r| {
             if r.artifacts == 1 {
                 digests.iter().for_each(|d| assert!(store.remove(d).unwrap().is_some()));
-                put(&store, &bytes(99, 500));
+                put(&store, &random_bytes(99, 500));
             }
             true
         })
@@ -518,7 +524,7 @@ fn other_formats_are_refused() {
 
 /// What [`write_fixture`] put into a store, and what each later version must find there.
 fn fixture_contents() -> [Vec<u8>; 3] {
-    [bytes(1, 1_000), bytes(2, 1), bytes(3, 0)]
+    [random_bytes(1, 1_000), random_bytes(2, 1), random_bytes(3, 0)]
 }
 
 /// A store of an older version is a file: CBOR of path → (length, bytes without trailing zeros), gzipped.

@@ -2,7 +2,7 @@
 
 use dpm::base::Sha256;
 
-use super::{Upstream, bytes};
+use super::{Upstream, random_bytes};
 
 /// A project with one file.
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ pub struct Project {
 impl Project {
     /// Puts a project with a file of `length` bytes that belong to `seed` on the upstream.
     pub fn publish(upstream: &Upstream, seed: u64, length: usize) -> Self {
-        let content = bytes(seed, length);
+        let content = random_bytes(seed, length);
         let project = Self { name: format!("p{seed}"), sha256: Sha256::of(&content), content };
         upstream.file(&project.origin(), "application/octet-stream", project.content.clone());
         project.list(upstream);
