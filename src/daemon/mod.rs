@@ -4,6 +4,7 @@ mod admin;
 mod control;
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -217,10 +218,13 @@ impl Daemon {
 
 /// Only its owner may give orders. The store is locked by us, so an old socket is a dead one.
 fn bind_control(path: &Path) -> Result<Listener> {
-    use std::os::unix::fs::PermissionsExt;
+    use rustix::fs::Mode;
     let _ = std::fs::remove_file(path);
-    let listener = UnixListener::bind(path)
-        .with_context(|| format!("cannot make the control socket {}", path.display()))?;
+    // From its first moment on: a mode set afterwards would come too late.
+    let before = rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let bound = UnixListener::bind(path);
+    rustix::process::umask(before);
+    let listener = bound.with_context(|| format!("cannot make the control socket {}", path.display()))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(Listener::Unix(Async::new(listener)?))
 }

@@ -32,14 +32,7 @@ impl Index {
             true => Access::Private,
             false => Access::Public,
         };
-        Artifact {
-            upstream: self.site.name.clone(),
-            url: file.url.clone(),
-            digest: file.best_digest(),
-            size: file.size,
-            filename: file.filename.clone(),
-            access,
-        }
+        listed(&self.site.name, access, file)
     }
 
     /// The address of a page.
@@ -50,6 +43,18 @@ impl Index {
                 self.site.url.join(&format!("{name}/")).unwrap_or_else(|_| self.site.url.clone())
             }
         }
+    }
+}
+
+/// A file that a page of this upstream lists.
+pub(super) fn listed(upstream: &str, access: Access, file: &pypi::File) -> Artifact {
+    Artifact {
+        upstream: upstream.to_owned(),
+        url: file.url.clone(),
+        digest: file.best_digest(),
+        size: file.size,
+        filename: file.filename.clone(),
+        access,
     }
 }
 

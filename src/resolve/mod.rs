@@ -263,20 +263,9 @@ impl Resolve {
             return Ok(Vec::new());
         };
         let project = self.inner.project(key, &head).await?;
-        let index = self.inner.index(&head.upstream);
-        let artifact = |file: &pypi::File| match index {
-            Some(index) => index.artifact(file),
-            // An order given to an idle store, whose index was named by a flag.
-            None => Artifact {
-                upstream: head.upstream.clone(),
-                url: file.url.clone(),
-                digest: file.best_digest(),
-                size: file.size,
-                filename: file.filename.clone(),
-                access: Access::Private,
-            },
-        };
-        Ok(project.files.iter().map(artifact).collect())
+        // Nobody is asked, so the page's own word does: an idle store need not know the index.
+        let access = if head.private { Access::Private } else { Access::Public };
+        Ok(project.files.iter().map(|file| guard::listed(&head.upstream, access, file)).collect())
     }
 
     /// Forgets a page and what was learned with it: who owns the name.

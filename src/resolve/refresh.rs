@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use event_listener::Event;
 
 use crate::base::limits;
 use crate::eco::pypi;
 use crate::store::{Page, PageHead, StoreError};
-use crate::upstream::{Answer, Ask, Status};
+use crate::upstream::{Answer, Ask, Status, UpstreamError};
 
 use super::guard::Index;
 use super::memory::Content;
@@ -23,11 +23,19 @@ const ACCEPT: &str =
 /// However short an upstream says that its answer is good for, it is not asked for every request.
 const LEAST_FRESH: Duration = Duration::from_secs(1);
 
-/// Page bytes that are read without more ado. Larger pages are read and parsed one at a time, so that a flood of
-/// them cannot fill memory.
+/// Bytes of a page that are read without more ado. Larger pages are read on one at a time, so that a flood of them
+/// cannot fill memory.
 const LARGE_BYTES: u64 = 4 << 20;
 
-static LARGE: Mutex<()> = Mutex::new(());
+static READING_LARGE: Mutex<()> = Mutex::new(());
+
+/// Pages from here on are parsed one at a time: parsed, a page takes five times its bytes for a moment.
+const PARSED_ALONE_BYTES: usize = 512 << 10;
+
+static PARSING: Mutex<()> = Mutex::new(());
+
+/// Time to read a page: the largest take seconds, and one that trickles must not keep the next ones waiting.
+const PAGE_TIME: Duration = Duration::from_secs(120);
 
 /// The questions under way.
 #[derive(Default)]
@@ -122,6 +130,7 @@ impl Inner {
                 source: Arc::new(e),
             };
             let content_type = answer.head.content_type.as_deref();
+            let _alone = (body.len() >= PARSED_ALONE_BYTES).then(|| alone(&PARSING));
             match key {
                 PageKey::Project(name) => {
                     let project = pypi::parse(content_type, &body, &answer.url, name).map_err(failed)?;
@@ -180,15 +189,12 @@ impl Inner {
             PageKey::Root => limits::ROOT_INDEX_BYTES,
             PageKey::Project(_) => limits::INDEX_BYTES,
         };
-        let failed = |e: std::io::Error| {
-            let cut = crate::upstream::UpstreamError::Truncated { got: 0, want: None };
-            ResolveError::Upstream(crate::upstream::UpstreamError::of(&e).cloned().unwrap_or(cut))
-        };
+        let deadline = Instant::now() + PAGE_TIME;
         let mut body = Vec::new();
-        (&mut answer.body).take(LARGE_BYTES).read_to_end(&mut body).map_err(failed)?;
+        read_some(answer, LARGE_BYTES, deadline, &mut body)?;
         if body.len() as u64 == LARGE_BYTES {
-            let _one_at_a_time = LARGE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            (&mut answer.body).take(limit + 1 - LARGE_BYTES).read_to_end(&mut body).map_err(failed)?;
+            let _alone = alone(&READING_LARGE);
+            read_some(answer, limit + 1 - LARGE_BYTES, Instant::now() + PAGE_TIME, &mut body)?;
         }
         match body.len() as u64 > limit {
             true => {
@@ -225,6 +231,39 @@ impl Inner {
             complain(&e);
         }
     }
+}
+
+/// Reads up to `limit` bytes more.
+fn read_some(
+    answer: &mut Answer,
+    limit: u64,
+    deadline: Instant,
+    body: &mut Vec<u8>,
+) -> Result<(), ResolveError> {
+    let mut left = limit;
+    while left > 0 {
+        let read = (&mut answer.body).take(left.min(READ_BYTES)).read_to_end(body).map_err(|e| {
+            let cut = UpstreamError::Truncated { got: 0, want: None };
+            ResolveError::Upstream(UpstreamError::of(&e).cloned().unwrap_or(cut))
+        })?;
+        if read == 0 {
+            break;
+        }
+        left -= read as u64;
+        if Instant::now() > deadline {
+            let origin = answer.url.origin().ascii_serialization();
+            return Err(ResolveError::Upstream(UpstreamError::TooSlow { origin }));
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of a page between two looks at the clock.
+const READ_BYTES: u64 = 64 << 10;
+
+/// Waits for a turn. What the lock guards is nobody's data: a panic under it spoils nothing.
+fn alone(lock: &Mutex<()>) -> MutexGuard<'_, ()> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What an upstream said of a page.

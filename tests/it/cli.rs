@@ -302,7 +302,7 @@ fn it_stops_when_it_is_told_to() {
         fetch(&node, &stored);
         let client = with_a_stuck_download.then(|| {
             let (url, begun) = (node.url(&stuck.file()), Instant::now());
-            let client = std::thread::spawn(move || attempt("GET", &url, &[]).unwrap());
+            let client = std::thread::spawn(move || attempt("GET", &url, &[]).expect("it has begun"));
             while node.metric("dpm_flights") == 0 {
                 assert!(begun.elapsed() < Duration::from_secs(20));
             }

@@ -64,7 +64,7 @@ fn wrong_bytes_that_pass_through_are_never_whole() {
     upstream.file(&project.origin(), "application/octet-stream", wrong);
     let full = |config: &mut dpm::config::Config| config.store.free_margin_bytes = u64::MAX / 2;
     let node = Node::with(&[&upstream.url("/simple/")], |config, _| full(config));
-    let answer = attempt("GET", &node.url(&project.file()), &[]).unwrap();
+    let answer = attempt("GET", &node.url(&project.file()), &[]).expect("an answer");
     assert!(answer.status != 200 || answer.broken.is_some(), "{}", answer.status);
     assert!(answer.body.len() < project.content.len());
 }
