@@ -23,15 +23,8 @@ fn main() {
     let begun = Instant::now();
     fill(dir.path(), many);
     println!("{many} artifacts stored in {:.1} s", begun.elapsed().as_secs_f64());
-    for _ in 0..3 {
-        start("after a clean stop", dir.path());
-    }
-    for _ in 0..3 {
-        // What is in the journal stays there when nobody can tidy up.
-        let mut node = spawn(dir.path());
-        first_answer(Instant::now());
-        node.kill().and_then(|()| node.wait()).expect("it ends");
-        start("after kill -9", dir.path());
+    for _ in 0..5 {
+        start("all of them", dir.path());
     }
 }
 
@@ -59,6 +52,7 @@ fn fill(dir: &Path, many: u64) {
     store.close().expect("durable");
 }
 
+/// fjall reads its journal, up to 64 MB of it, however the node was stopped.
 fn spawn(dir: &Path) -> Child {
     Command::new(env!("CARGO_BIN_EXE_dpm"))
         .args(["serve", "--upstream", "pypi=http://127.0.0.1:1/simple/", "--offline"])

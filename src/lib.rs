@@ -1,6 +1,6 @@
 //! dpm, the distributed package manager.
 //!
-//! `ARCHITECTURE.md` draws the house: the rooms below are listed from the ground up, and imports only go down.
+//! `ARCHITECTURE.md` draws the house that these rooms make up, and says which may import which.
 
 pub mod base;
 pub mod cli;

@@ -217,6 +217,27 @@ impl Fetch {
         }
     }
 
+    /// All bytes of an artifact, verified, in memory: for what must be read and cannot be stored.
+    ///
+    /// Errors with [`FetchError::NoRoom`] when there are more than `limit`.
+    pub async fn collect(&self, artifact: Artifact, limit: u64) -> Result<Vec<u8>, FetchError> {
+        let filename = artifact.filename.clone();
+        let content = self.open(artifact).await?;
+        let too_large = |bytes: u64| bytes > limit;
+        if content.size.is_some_and(too_large) {
+            return Err(FetchError::NoRoom(filename));
+        }
+        let mut body = content.body(0, None);
+        let mut all = Vec::new();
+        while let Some(bytes) = futures_lite::future::poll_fn(|cx| body.poll_next(cx)).await {
+            all.extend_from_slice(&bytes?);
+            if too_large(all.len() as u64) {
+                return Err(FetchError::NoRoom(filename));
+            }
+        }
+        Ok(all)
+    }
+
     /// The size of an artifact that need not be stored, in bytes: from its index, else from the upstream (`HEAD`).
     pub async fn measure(&self, artifact: Artifact) -> Result<Option<u64>, FetchError> {
         if artifact.size.is_some() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::request::Parts as Request;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 
-use crate::base::{Artifact, Digest};
+use crate::base::{Artifact, Digest, Sha256};
 use crate::eco::pypi::{self, FileWant, Form, Part, Want};
 use crate::fetch::{Content, Fetch, FetchError, Via};
 use crate::resolve::{Located, PageAnswer, PageKey, Resolve, State};
@@ -185,7 +185,15 @@ impl Pypi {
         promised: Option<Digest>,
     ) -> Result<Reply, Box<Reply>> {
         let failed = |e: FetchError| Box::new(Reply::from(&e));
-        let (stored, via) = self.fetch.complete(wheel.clone()).await.map_err(failed)?;
+        let (stored, via) = match self.fetch.complete(wheel.clone()).await {
+            Ok(found) => found,
+            Err(FetchError::NoRoom(_)) => {
+                let whole = self.fetch.collect(wheel.clone(), PASSING_WHEEL_BYTES).await.map_err(failed)?;
+                let bytes = self.read_metadata(io::Cursor::new(whole), &wheel).await?;
+                return in_passing(bytes, want, promised).map_err(failed);
+            }
+            Err(e) => return Err(failed(e)),
+        };
         let name = format!("metadata\0{}", stored.sha256);
         let known = match self.fetch.pinned(name.clone()).await.map_err(failed)? {
             Some(digest) => self.fetch.load(&digest).await.map_err(failed)?,
@@ -194,16 +202,17 @@ impl Pypi {
         let mut content = match known {
             Some(content) => content,
             None => {
-                let filename = wheel.filename.clone();
-                let read = move || pypi::wheel_metadata(Cursor { stored, at: 0 }, &filename);
-                let bytes = self.disk.run(read).await.map_err(|e| {
-                    let text = format!("dpm: {}: {e}", wheel.filename);
-                    Box::new(Reply::text(StatusCode::BAD_GATEWAY, &text))
-                })?;
+                let bytes = self.read_metadata(Cursor { stored, at: 0 }, &wheel).await?;
                 let metadata = Artifact { filename: format!("{}.metadata", wheel.filename), ..wheel };
-                let digest = self.fetch.keep(bytes, &metadata, name).await.map_err(failed)?;
-                let kept = self.fetch.load(&digest).await.map_err(failed)?;
-                kept.ok_or_else(|| failed(FetchError::GivenUp(metadata.filename)))?
+                let kept = match self.fetch.keep(bytes.clone(), &metadata, name).await {
+                    Ok(digest) => self.fetch.load(&digest).await.map_err(failed)?,
+                    // The disk is too full for it.
+                    Err(_) => None,
+                };
+                match kept {
+                    Some(content) => content,
+                    None => return in_passing(bytes, want, promised).map_err(failed),
+                }
             }
         };
         content.via = via;
@@ -217,6 +226,19 @@ impl Pypi {
             self.resolve.note_metadata(want, digest);
         }
         Ok(self.content_reply(request, content, want))
+    }
+
+    async fn read_metadata(
+        &self,
+        reader: impl io::Read + io::Seek + Send + 'static,
+        wheel: &Artifact,
+    ) -> Result<Vec<u8>, Box<Reply>> {
+        let filename = wheel.filename.clone();
+        let read = move || pypi::wheel_metadata(reader, &filename);
+        self.disk.run(read).await.map_err(|e| {
+            let text = format!("dpm: {}: {e}", wheel.filename);
+            Box::new(Reply::text(StatusCode::BAD_GATEWAY, &text))
+        })
     }
 
     fn content_reply(&self, request: &Request, content: Content, want: &FileWant) -> Reply {
@@ -272,6 +294,22 @@ impl Pypi {
         reply
     }
 }
+
+/// Metadata that could not be stored.
+fn in_passing(bytes: Vec<u8>, want: &FileWant, promised: Option<Digest>) -> Result<Reply, FetchError> {
+    let got = Sha256::of(&bytes).digest();
+    if let Some(want_digest) = promised.filter(|d| d.sha256().is_some() && *d != got) {
+        let filename = format!("{}{}", want.filename, want.part.suffix());
+        return Err(FetchError::Mismatch { filename, want: want_digest, got });
+    }
+    let mut reply = Reply::new(StatusCode::OK, Cache::Bypass, Out::full(bytes));
+    file_headers(&mut reply, want, Some(&got.hex()));
+    reply.age(Duration::ZERO);
+    Ok(reply)
+}
+
+/// Largest wheel that is read into memory for its metadata where the disk has no room for it.
+const PASSING_WHEEL_BYTES: u64 = 32 << 20;
 
 fn page_reply(request: &Request, page: &PageAnswer, form: Form) -> Reply {
     let cache = match page.state {

@@ -260,24 +260,8 @@ impl Store {
     }
 
     /// Makes everything durable. To be called before a clean exit.
-    ///
-    /// What stands in fjall's journal is written into tables, for the next start would replay it.
     pub fn close(&self) -> Result<(), StoreError> {
         self.flush_touches()?;
-        if self.writable().is_ok() {
-            let inner = &self.inner;
-            for keyspace in [
-                &inner.artifacts,
-                &inner.aliases,
-                &inner.blocks,
-                &inner.access,
-                &inner.names,
-                &inner.heads,
-                &inner.bodies,
-            ] {
-                keyspace.rotate_memtable_and_wait()?;
-            }
-        }
         Ok(self.inner.db.persist(PersistMode::SyncData)?)
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dpm::base::Sha256;
 
-use crate::support::{Listing, Node, Process, Upstream, attempt, get, process, random_bytes, request};
+use crate::support::{Listing, Node, Process, Upstream, attempt, get, process, random_bytes, request, wheel};
 
 #[test]
 fn under_the_margin_bytes_pass_through() {
@@ -53,6 +53,25 @@ fn under_the_margin_bytes_pass_through() {
     assert_eq!(get(&node.url(&new.file())).header("x-cache"), "MISS");
     while node.metric("dpm_store_artifacts") < 2 {}
     assert_eq!(get(&node.url(&new.file())).header("x-cache"), "HIT");
+}
+
+#[test]
+fn metadata_out_of_a_wheel_needs_no_room() {
+    let text = "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n";
+    let wheel = wheel("demo-1.0.dist-info", text);
+    let sha256 = Sha256::of(&wheel);
+    let upstream = Upstream::start();
+    let (name, path) = ("demo-1.0-py3-none-any.whl", "/f/demo-1.0-py3-none-any.whl");
+    upstream.file(path, "application/octet-stream", wheel);
+    let page = format!("<a href=\"{}#sha256={sha256}\">{name}</a>", upstream.url(path));
+    upstream.file("/simple/demo/", "text/html", page);
+    let node = Node::with(&[&upstream.url("/simple/")], |config, _| {
+        config.store.free_margin_bytes = u64::MAX / 2;
+    });
+    let metadata = get(&node.url(&format!("/pypi/files/demo/sha256-{sha256}/{name}.metadata")));
+    assert_eq!((metadata.status, metadata.header("x-cache")), (200, "BYPASS"), "{}", metadata.text());
+    assert_eq!(metadata.text(), text);
+    assert_eq!(node.metric("dpm_store_artifacts"), 0);
 }
 
 #[test]
