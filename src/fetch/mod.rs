@@ -22,9 +22,10 @@ use crate::upstream::{Ask, Client, Method, Site, UpstreamError};
 pub use body::Body;
 use flight::{Flight, Start};
 
-/// Bytes handed on at a time, and read from disk at a time: two fit a second-level cache, and 64 transfers at once
-/// hold at most 16 MiB of them.
-const CHUNK: usize = 128 << 10;
+/// Bytes handed on at a time, and read at a time: 64 transfers at once, each with one on either side, hold 8 MiB of
+/// them. Larger ones gain nothing: an upstream's answer comes in pieces of 32 KiB, and large stored files are not
+/// copied at all.
+const CHUNK: usize = 64 << 10;
 
 /// Fetches artifacts; clones share the flights.
 #[derive(Clone)]

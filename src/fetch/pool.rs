@@ -1,4 +1,4 @@
-//! Buffers that go round: a fresh 128 KiB allocation is a system call and 32 page faults.
+//! Buffers that go round: a fresh 64 KiB allocation is a system call and 16 page faults.
 
 use std::sync::Mutex;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{CHUNK, LOCK};
 
-/// Buffers kept for the next use: 4 MiB.
+/// Buffers kept for the next use: 2 MiB.
 const KEPT: usize = 32;
 
 static POOL: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
