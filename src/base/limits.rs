@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Bytes of a UnixFS chunk: `unixfs-v1-2025` (IPIP-499).
 pub const CHUNK_BYTES: u64 = 1 << 20;
 
-/// Largest index page taken from an upstream, in bytes as received and as decoded.
+/// Largest index page taken from an upstream, in bytes as decoded.
 ///
 /// The largest real project pages are under 20 MB of JSON; a page is parsed in memory.
 pub const INDEX_BYTES: u64 = 48 << 20;
@@ -27,6 +27,10 @@ pub const CONNECTIONS: usize = 1024;
 
 /// Most downloads from upstreams at once: each occupies a blocking thread.
 pub const DOWNLOADS: usize = 64;
+
+/// Most pass-throughs at once, while the disk is too full to store: each occupies a blocking thread for as long as its
+/// reader takes.
+pub const PASSES: usize = 64;
 
 /// Most blocking disk operations at once: more only queue in the kernel.
 pub const DISK_OPERATIONS: usize = 16;

@@ -37,6 +37,7 @@ enum Command {
     Why(Why),
     Verify(Verify),
     Purge(Purge),
+    Pin(Pin),
     Gc(Gc),
 }
 
@@ -128,6 +129,9 @@ struct Setup {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "status")]
 struct Status {
+    /// the configuration file of the node
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
     /// the data folder of the node
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
@@ -143,6 +147,9 @@ struct Why {
     /// a URL of dpm, a digest (sha256:…), a CID, or the name of a project
     #[argh(positional)]
     what: String,
+    /// the configuration file of the node
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
     /// the data folder of the node
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
@@ -156,6 +163,9 @@ struct Why {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "verify")]
 struct Verify {
+    /// the configuration file of the node
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
     /// the data folder of the node
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
@@ -171,6 +181,30 @@ struct Purge {
     /// a URL of dpm, a digest (sha256:…), a CID, or the name of a project
     #[argh(positional)]
     what: String,
+    /// the configuration file of the node
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
+    /// the data folder of the node
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Keep an artifact, or the stored files of a project, whatever else has to go; or let them go again.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "pin")]
+struct Pin {
+    /// a URL of dpm, a digest (sha256:…), a CID, or the name of a project
+    #[argh(positional)]
+    what: String,
+    /// let it go again
+    #[argh(switch)]
+    undo: bool,
+    /// the configuration file of the node
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
     /// the data folder of the node
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
@@ -183,6 +217,9 @@ struct Purge {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "gc")]
 struct Gc {
+    /// the configuration file of the node
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
     /// the data folder of the node
     #[argh(option, arg_name = "dir")]
     data: Option<PathBuf>,
@@ -207,11 +244,15 @@ pub fn run() -> Result<u8> {
         Command::Init(args) => init(&args),
         Command::Config(ConfigCommand { command: ConfigSub::Check(args) }) => check(args),
         Command::Setup(args) => set_up(&args),
-        Command::Status(a) => orders::give(&Order::Status, a.data, a.json),
-        Command::Why(a) => orders::give(&Order::Why(a.what), a.data, a.json),
-        Command::Verify(a) => orders::give(&Order::Verify, a.data, a.json),
-        Command::Purge(a) => orders::give(&Order::Purge(a.what), a.data, a.json),
-        Command::Gc(a) => orders::give(&Order::Gc, a.data, a.json),
+        Command::Status(a) => orders::give(&Order::Status, a.config, a.data, a.json),
+        Command::Why(a) => orders::give(&Order::Why(a.what), a.config, a.data, a.json),
+        Command::Verify(a) => orders::give(&Order::Verify, a.config, a.data, a.json),
+        Command::Purge(a) => orders::give(&Order::Purge(a.what), a.config, a.data, a.json),
+        Command::Pin(a) => {
+            let order = if a.undo { Order::Unpin(a.what) } else { Order::Pin(a.what) };
+            orders::give(&order, a.config, a.data, a.json)
+        }
+        Command::Gc(a) => orders::give(&Order::Gc, a.config, a.data, a.json),
     }
 }
 

@@ -22,8 +22,8 @@ use super::show;
 const LINE_BYTES: usize = 64 << 20;
 
 /// Carries out an order and prints its outcome. Gives the exit code.
-pub(super) fn give(order: &Order, data: Option<PathBuf>, json: bool) -> Result<u8> {
-    let flags = Flags { data, ..Flags::default() };
+pub(super) fn give(order: &Order, config: Option<PathBuf>, data: Option<PathBuf>, json: bool) -> Result<u8> {
+    let flags = Flags { config, data, ..Flags::default() };
     let config = Config::stated(&flags, &Machine::here())?;
     let mut progress = |state: &Value| {
         if !json {

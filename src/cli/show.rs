@@ -38,6 +38,8 @@ pub(super) fn outcome(order: &Order, v: &Value) {
         Order::Purge(_) => {
             println!("forgot {} pages and {} artifacts, {}", v["pages"], v["artifacts"], bytes(&v["bytes"]));
         }
+        Order::Pin(_) => println!("{} stored artifacts are kept whatever else has to go", v["artifacts"]),
+        Order::Unpin(_) => println!("{} stored artifacts may go again", v["artifacts"]),
         Order::Gc => println!(
             "evicted {} artifacts ({}), removed {} orphaned files, forgot {} old pages",
             v["artifacts_evicted"],

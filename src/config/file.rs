@@ -8,7 +8,9 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, de::IgnoredAny};
 use url::Url;
 
-use super::index::{default_name, http_url, name_glob};
+use crate::eco::pypi::NamePattern;
+
+use super::index::{default_name, http_url};
 use super::units::{Share, Size, Span};
 use super::{BadUrl, Config, ConfigError, Index, Machine, Origin};
 use crate::base::Secret;
@@ -159,9 +161,9 @@ impl TryFrom<String> for HttpUrl {
 impl TryFrom<String> for Glob {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
-        name_glob(&text)
-            .map(Self)
-            .ok_or_else(|| format!("{text:?} is no glob of project names, as \"corp-*\" is"))
+        let pattern =
+            NamePattern::parse(&text).map_err(|e| format!("{text:?} is no pattern of names: {e}"))?;
+        Ok(Self(pattern.to_string()))
     }
 }
 

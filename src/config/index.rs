@@ -64,11 +64,6 @@ impl Index {
         let private = username.is_some() || password.is_some() || (learned && looks_internal(&url));
         Ok(Self { name, url, files: Vec::new(), owns: Vec::new(), private, username, password, origin })
     }
-
-    /// Whether a project of this (PEP 503 normalised) name belongs to this index and to no other.
-    pub fn owns_name(&self, normalised: &str) -> bool {
-        self.owns.iter().any(|glob| matches(glob.as_bytes(), normalised.as_bytes()))
-    }
 }
 
 impl fmt::Display for Origin {
@@ -131,46 +126,6 @@ pub(crate) fn looks_internal(url: &Url) -> bool {
         },
         None => false,
     }
-}
-
-/// A glob of project names, normalised as names are (PEP 503); `None` when a character has no meaning in one.
-pub(crate) fn name_glob(text: &str) -> Option<String> {
-    let mut glob = String::new();
-    for c in text.chars() {
-        match c {
-            '-' | '_' | '.' if glob.ends_with('-') => {}
-            '-' | '_' | '.' => glob.push('-'),
-            '*' | '?' | 'a'..='z' | 'A'..='Z' | '0'..='9' => glob.push(c.to_ascii_lowercase()),
-            _ => return None,
-        }
-    }
-    (!glob.is_empty()).then_some(glob)
-}
-
-/// `*` is any run, `?` any one character. Linear in space, and in time but for stars.
-fn matches(glob: &[u8], name: &[u8]) -> bool {
-    let (mut g, mut n) = (0, 0);
-    let mut star = None;
-    while n < name.len() {
-        match glob.get(g) {
-            Some(b'*') => {
-                star = Some((g, n));
-                g += 1;
-            }
-            Some(&c) if c == b'?' || c == name[n] => {
-                g += 1;
-                n += 1;
-            }
-            _ => match &mut star {
-                Some((at, from)) => {
-                    *from += 1;
-                    (g, n) = (*at + 1, *from);
-                }
-                None => return false,
-            },
-        }
-    }
-    glob[g..].iter().all(|&c| c == b'*')
 }
 
 /// Userinfo as it is sent: RFC 3986, 2.1. What decodes to no UTF-8 is left as it was.
@@ -241,26 +196,5 @@ mod tests {
             let index = Index::from_url("a".into(), url, Origin::Learned("x".into())).unwrap();
             assert_eq!(index.private, private, "{url}");
         }
-    }
-
-    #[test]
-    fn globs() {
-        let cases = [
-            ("corp-*", "corp-lib", true),
-            ("Corp_*", "corp-lib", true),
-            ("corp-*", "corp", false),
-            ("corp", "corp", true),
-            ("*-corp-*", "a-corp-corp-b", true),
-            ("*a*b", "xaxbxb", true),
-            ("a?c", "abc", true),
-            ("a?c", "ac", false),
-            ("*", "anything", true),
-        ];
-        for (glob, name, owned) in cases {
-            let glob = name_glob(glob).unwrap();
-            assert_eq!(matches(glob.as_bytes(), name.as_bytes()), owned, "{glob} {name}");
-        }
-        assert_eq!(name_glob("a b"), None);
-        assert_eq!(name_glob(""), None);
     }
 }

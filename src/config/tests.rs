@@ -41,7 +41,7 @@ fn every_key() {
     assert_eq!((corp.name.as_str(), corp.url.as_str()), ("corp", "https://corp.example.org/simple/"));
     assert_eq!((corp.username.as_deref(), corp.private), (Some("me"), true));
     assert_eq!(corp.password.as_ref().unwrap().reveal(), "hunter2");
-    assert!(corp.owns_name("corp-lib") && !corp.owns_name("lib"));
+    assert_eq!(corp.owns, ["corp-*"]);
     assert_eq!((public.name.as_str(), public.private), ("pypi-2", false));
     assert_eq!(public.password.as_ref().unwrap().reveal(), "t0ken");
     let shown = format!("{config:?}");

@@ -28,6 +28,10 @@ pub enum Order {
     Verify,
     /// Forget: the same words as for [`Order::Why`].
     Purge(String),
+    /// Keep from eviction: the same words as for [`Order::Why`].
+    Pin(String),
+    /// Let go again.
+    Unpin(String),
     /// Evict what is over the budget, sweep what is orphaned, forget pages not confirmed for 90 days.
     Gc,
 }
@@ -74,6 +78,8 @@ impl Admin {
             Order::Why(what) => self.why(what),
             Order::Verify => Ok(self.verify(progress)?),
             Order::Purge(what) => self.purge(what),
+            Order::Pin(what) => self.pin(what, true),
+            Order::Unpin(what) => self.pin(what, false),
             Order::Gc => Ok(self.gc()?),
         }
     }
@@ -271,6 +277,33 @@ impl Admin {
             }
         }
         Ok(json!({"pages": pages, "artifacts": artifacts, "bytes": bytes}))
+    }
+
+    fn pin(&self, what: &str, pinned: bool) -> Result<Value, Failure> {
+        let rooms = &self.inner.rooms;
+        let digests = match self.subject(what)? {
+            Subject::Digest(digest) => vec![digest],
+            Subject::File(want) if want.digest.is_some_and(|d| d.is_strong()) => {
+                want.digest.into_iter().collect()
+            }
+            Subject::File(want) => {
+                let listed =
+                    futures_lite::future::block_on(rooms.resolve.artifacts(&PageKey::Project(want.project)))?;
+                let same = listed.iter().filter(|a| a.filename == want.filename);
+                same.filter_map(|a| self.digest(a).transpose()).collect::<Result<_, _>>()?
+            }
+            Subject::Page(key) => {
+                let listed = futures_lite::future::block_on(rooms.resolve.artifacts(&key))?;
+                listed.iter().filter_map(|a| self.digest(a).transpose()).collect::<Result<_, _>>()?
+            }
+        };
+        let mut artifacts = 0;
+        for digest in digests {
+            if let Some(found) = rooms.store.describe(&digest)? {
+                artifacts += u64::from(rooms.store.pin(&found.sha256, pinned)?);
+            }
+        }
+        Ok(json!({"artifacts": artifacts, "pinned": pinned}))
     }
 
     /// The strong digest that an artifact has by its index, or by its first use.

@@ -22,13 +22,14 @@ const LINES: usize = 16;
 #[derive(Clone)]
 pub(super) struct Control {
     admin: Admin,
-    disk: Gate,
+    /// Its own: orders wait for the disk's.
+    gate: Gate,
     tasks: Tasks,
 }
 
 impl Control {
-    pub(super) fn new(admin: Admin, disk: Gate, tasks: Tasks) -> Self {
-        Self { admin, disk, tasks }
+    pub(super) fn new(admin: Admin, gate: Gate, tasks: Tasks) -> Self {
+        Self { admin, gate, tasks }
     }
 }
 
@@ -40,6 +41,8 @@ impl Order {
             Self::Why(what) => ("why", Some(what)),
             Self::Verify => ("verify", None),
             Self::Purge(what) => ("purge", Some(what)),
+            Self::Pin(what) => ("pin", Some(what)),
+            Self::Unpin(what) => ("unpin", Some(what)),
             Self::Gc => ("gc", None),
         };
         let mut query = url::form_urlencoded::Serializer::new(String::new());
@@ -59,6 +62,8 @@ impl Order {
             "/why" => Self::Why(what()?),
             "/verify" => Self::Verify,
             "/purge" => Self::Purge(what()?),
+            "/pin" => Self::Pin(what()?),
+            "/unpin" => Self::Unpin(what()?),
             "/gc" => Self::Gc,
             _ => return None,
         })
@@ -74,9 +79,9 @@ impl Handler for Control {
             return Answering::Now(Some(response));
         };
         let (sender, receiver) = async_channel::bounded(LINES);
-        let (admin, disk) = (self.admin.clone(), self.disk.clone());
+        let (admin, gate) = (self.admin.clone(), self.gate.clone());
         self.tasks.spawn(async move {
-            disk.run(move || {
+            gate.run(move || {
                 let mut progress = |state: Value| {
                     // A full queue or a gone operator costs a line, not the work.
                     let _ = sender.try_send(line(&json!({"progress": state})));
@@ -108,6 +113,8 @@ mod tests {
             Order::Why("http://127.0.0.1:3142/pypi/simple/a b&c=?é/".into()),
             Order::Verify,
             Order::Purge("sha256:00".into()),
+            Order::Pin("flask".into()),
+            Order::Unpin("flask".into()),
             Order::Gc,
         ];
         for order in orders {

@@ -38,6 +38,12 @@ const QUESTIONS: usize = 24;
 /// How often access times are written and the budget is looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
+/// The part of the budget that index pages may take beside it: one in so many.
+const PAGES_SHARE: u64 = 10;
+
+/// How long an expired "no such project" is kept.
+const NEGATIVE_MILLIS: u64 = 24 * 3600 * 1000;
+
 /// How long running answers may go on when the daemon stops.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -170,7 +176,7 @@ impl Daemon {
         background.spawn(accept);
         let control = config.data.join(CONTROL_SOCKET);
         let socket = bind_control(&control)?;
-        let orders = control::Control::new(admin, rooms.disk.clone(), background.clone());
+        let orders = control::Control::new(admin, Gate::new(CONTROLLERS), background.clone());
         background.spawn(serve(socket, orders, serving.clone(), ticker, CONTROLLERS, stopped));
         Ok(Self { address, stop, serving, background, flights, rooms, control, executor })
     }
@@ -234,11 +240,14 @@ async fn keep_house(rooms: Rooms) {
     let mut swept = false;
     loop {
         async_io::Timer::after(HOUSEKEEPING).await;
-        let store = rooms.store.clone();
+        let (store, clock) = (rooms.store.clone(), rooms.clock.clone());
         let sweep = !std::mem::replace(&mut swept, true);
         let done = rooms.disk.run(move || {
             store.flush_touches()?;
             store.evict()?;
+            let now = clock.now().0;
+            let pages = store.space()?.budget_bytes / PAGES_SHARE;
+            store.trim_pages(pages, now.saturating_sub(NEGATIVE_MILLIS))?;
             if sweep {
                 let orphans = store.sweep()?;
                 if orphans > 0 {

@@ -10,7 +10,8 @@ use event_listener::EventListener;
 use futures_lite::Stream;
 
 use crate::base::Artifact;
-use crate::store::Stored;
+use crate::rt::Gate;
+use crate::store::{Stored, read_cached};
 
 use super::flight::{Flight, View};
 use super::pool::Buffer;
@@ -27,24 +28,33 @@ pub struct Body {
 type Reading = Pin<Box<dyn Future<Output = std::io::Result<Bytes>> + Send>>;
 
 enum Source {
-    Stored { stored: Arc<Stored>, reading: Option<Reading> },
-    Flight { flight: Arc<Flight>, inner: Arc<Inner>, listener: Option<Pin<Box<EventListener>>> },
+    Stored {
+        stored: Arc<Stored>,
+        inner: Arc<Inner>,
+        reading: Option<Reading>,
+    },
+    Flight {
+        flight: Arc<Flight>,
+        inner: Arc<Inner>,
+        listener: Option<Pin<Box<EventListener>>>,
+        reading: Option<Reading>,
+    },
     Pass(Pin<Box<pass::Receiver>>),
     Failed,
 }
 
 impl Body {
-    pub(super) fn stored(stored: Arc<Stored>, first: u64, end: Option<u64>) -> Self {
+    pub(super) fn stored(stored: Arc<Stored>, inner: Arc<Inner>, first: u64, end: Option<u64>) -> Self {
         let end = Some(end.unwrap_or(stored.size).min(stored.size));
-        Self { source: Source::Stored { stored, reading: None }, at: first, end }
+        Self { source: Source::Stored { stored, inner, reading: None }, at: first, end }
     }
 
     pub(super) fn flight(flight: Arc<Flight>, inner: Arc<Inner>, first: u64, end: Option<u64>) -> Self {
-        Self { source: Source::Flight { flight, inner, listener: None }, at: first, end }
+        Self { source: Source::Flight { flight, inner, listener: None, reading: None }, at: first, end }
     }
 
     pub(super) fn pass(artifact: Artifact, inner: Arc<Inner>, first: u64, end: Option<u64>) -> Self {
-        let receiver = pass::start(&inner, artifact, first, end);
+        let receiver = pass::start(&inner, artifact, None, first, end);
         Self { source: Source::Pass(Box::pin(receiver)), at: first, end }
     }
 
@@ -56,7 +66,7 @@ impl Body {
     /// Skips up to `most` bytes that are stored and in the page cache, and gives the range: for whoever can send them
     /// without reading them.
     pub fn take_cached(&mut self, most: u64) -> Option<(Arc<Stored>, u64, u64)> {
-        let Source::Stored { stored, reading: None } = &self.source else { return None };
+        let Source::Stored { stored, reading: None, .. } = &self.source else { return None };
         let (at, length) = (self.at, self.end?.checked_sub(self.at)?.min(most));
         if length == 0 || !stored.is_cached(at, length) {
             return None;
@@ -92,7 +102,7 @@ impl Body {
             match &mut self.source {
                 Source::Failed => return Poll::Ready(None),
                 Source::Pass(receiver) => return receiver.as_mut().poll_next(cx),
-                Source::Stored { stored, reading } => {
+                Source::Stored { stored, inner, reading } => {
                     let read = match reading {
                         Some(future) => {
                             let read = ready!(future.as_mut().poll(cx));
@@ -105,7 +115,9 @@ impl Body {
                             match stored.read_cached(buffer.space(left), at) {
                                 Some(n) => Ok(buffer.freeze(n)),
                                 None => {
-                                    *reading = Some(read_later(stored.clone(), buffer, at, left));
+                                    let stored = stored.clone();
+                                    let read = move |out: &mut [u8]| stored.read(out, at);
+                                    *reading = Some(read_later(&inner.disk, buffer, left, read));
                                     continue;
                                 }
                             }
@@ -117,7 +129,12 @@ impl Body {
                     };
                     return Poll::Ready(Some(read.map_err(failed)));
                 }
-                Source::Flight { flight, inner, listener } => {
+                Source::Flight { flight, inner, listener, reading } => {
+                    if let Some(future) = reading {
+                        let read = ready!(future.as_mut().poll(cx));
+                        *reading = None;
+                        return Poll::Ready(Some(read.map_err(|e| flight.disk(&e))));
+                    }
                     // The listener comes first: what changes after it was made wakes us.
                     let waiting = listener.get_or_insert_with(|| Box::pin(flight.listen()));
                     match flight.view(at) {
@@ -125,11 +142,13 @@ impl Body {
                             *listener = None;
                             let until = end.map_or(until, |end| end.min(until));
                             let mut buffer = Buffer::take();
-                            // Just written: it is in the page cache.
-                            let read = file.read_at(buffer.space(until - at), at);
-                            return Poll::Ready(Some(
-                                read.map(|n| buffer.freeze(n)).map_err(|e| flight.disk(&e)),
-                            ));
+                            // Mostly just written, and in the page cache; a late reader of a large one may find it
+                            // gone from there.
+                            if let Some(n) = read_cached(&file, buffer.space(until - at), at) {
+                                return Poll::Ready(Some(Ok(buffer.freeze(n))));
+                            }
+                            let read = move |out: &mut [u8]| file.read_at(out, at);
+                            *reading = Some(read_later(&inner.disk, buffer, until - at, read));
                         }
                         View::Wait => {
                             ready!(waiting.as_mut().poll(cx));
@@ -137,8 +156,9 @@ impl Body {
                         }
                         View::End => return Poll::Ready(None),
                         View::Failed(e) => return Poll::Ready(Some(Err(e))),
-                        View::NoRoom => {
-                            let receiver = pass::start(inner, flight.artifact.clone(), at, end);
+                        View::NoRoom(given) => {
+                            let artifact = flight.artifact.clone();
+                            let receiver = pass::start(inner, artifact, given, at, end);
                             self.source = Source::Pass(Box::pin(receiver));
                         }
                     }
@@ -148,16 +168,17 @@ impl Body {
     }
 }
 
-/// Reads on a blocking thread. Such reads are bounded by the connections, one each.
-fn read_later(stored: Arc<Stored>, mut buffer: Buffer, at: u64, left: u64) -> Reading {
-    Box::pin(blocking::unblock(move || {
-        let n = stored.read(buffer.space(left), at)?;
-        match n {
-            0 => Err(std::io::Error::new(
-                std::io::ErrorKind::UnexpectedEof,
-                "the file is shorter than recorded",
-            )),
-            n => Ok(buffer.freeze(n)),
-        }
-    }))
+/// Reads on a blocking thread, through the gate.
+fn read_later(
+    disk: &Gate,
+    mut buffer: Buffer,
+    left: u64,
+    read: impl FnOnce(&mut [u8]) -> std::io::Result<usize> + Send + 'static,
+) -> Reading {
+    let disk = disk.clone();
+    let work = move || match read(buffer.space(left))? {
+        0 => Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the file is shorter than recorded")),
+        n => Ok(buffer.freeze(n)),
+    };
+    Box::pin(async move { disk.run(work).await })
 }

@@ -71,8 +71,8 @@ pub(super) enum View {
     Wait,
     /// All has been read.
     End,
-    /// The disk filled up on the way.
-    NoRoom,
+    /// The disk filled up on the way; the bytes given so far are in here.
+    NoRoom(Option<Arc<std::fs::File>>),
     Failed(FetchError),
 }
 
@@ -120,7 +120,7 @@ impl Flight {
         let state = self.state.lock().expect(LOCK);
         let until = match &state.phase {
             Phase::Starting => return View::Wait,
-            Phase::NoRoom => return View::NoRoom,
+            Phase::NoRoom => return View::NoRoom(state.file.clone()),
             Phase::Failed(e) => return View::Failed(e.clone()),
             Phase::Verified | Phase::Done(_) => state.ready,
             Phase::Running => state.ready.saturating_sub(limits::HOLD_BACK_BYTES),
@@ -248,6 +248,11 @@ pub(super) fn stream(
     let artifact = &flight.artifact;
     let etag = answer.head.etag.clone();
     let size = announced(artifact, &answer)?;
+    if let (None, Some(size)) = (artifact.size, size)
+        && incoming.announce(size).is_err()
+    {
+        return Err(Stop::NoRoom);
+    }
     flight.running(size, incoming)?;
     let mut buffer = vec![0; CHUNK];
     let mut current = Some(answer);
@@ -258,7 +263,11 @@ pub(super) fn stream(
     loop {
         let failure = match &mut current {
             Some(answer) => match read_some(&mut answer.body, &mut buffer) {
-                Ok(0) => return Ok(verifier),
+                // A range may end early, and cleanly.
+                Ok(0) => match size.filter(|size| *size > verifier.at) {
+                    None => return Ok(verifier),
+                    want => UpstreamError::Truncated { got: verifier.at, want },
+                },
                 Ok(n) => {
                     inner.counters.upstream_bytes.fetch_add(n as u64, Ordering::Relaxed);
                     let known = skip.min(n as u64);
@@ -281,7 +290,8 @@ pub(super) fn stream(
                         Status::Partial { .. } => 0,
                         // Started over. Only a digest or a validator proves that these are the same bytes.
                         _ if artifact.digest.is_some() => verifier.at,
-                        _ if verifier.at == 0 || (etag.is_some() && again.head.etag == etag) => verifier.at,
+                        _ if verifier.at == 0 => 0,
+                        _ if etag.as_deref().is_some_and(is_strong) && again.head.etag == etag => verifier.at,
                         _ => return Err(FetchError::Changed(artifact.filename.clone()).into()),
                     };
                     current = Some(again);
@@ -312,13 +322,20 @@ fn ask(
     first: u64,
     etag: Option<String>,
 ) -> Result<Answer, FetchError> {
-    let range = (first > 0).then_some(Range { first, last: None });
-    let strong = etag.filter(|e| !e.starts_with("W/"));
-    let if_range = if first > 0 && artifact.digest.is_none() { strong } else { None };
+    let strong = etag.filter(|e| is_strong(e));
+    // Without a digest only a validator proves that the rest belongs to the beginning.
+    let provable = artifact.digest.is_some() || strong.is_some();
+    let range = (first > 0 && provable).then_some(Range { first, last: None });
+    let if_range = if range.is_some() && artifact.digest.is_none() { strong } else { None };
     match open(inner, site, artifact, &Ask { range, if_range, ..Ask::default() }) {
         Err(e) if range.is_some() && is_bad_range(&e) => open(inner, site, artifact, &Ask::default()),
         answer => answer,
     }
+}
+
+/// Whether an entity tag stands for these very bytes (RFC 9110 §8.8.1).
+fn is_strong(etag: &str) -> bool {
+    !etag.starts_with("W/")
 }
 
 /// Whether it is only the range that the upstream cannot answer.
@@ -417,9 +434,18 @@ fn commit(
     }
 }
 
-/// The name under which the first SHA-256 of an artifact without a digest is pinned.
+/// The name under which the first SHA-256 of an artifact without a strong digest is pinned.
+///
+/// It ends in what the index says of the file: another weak digest is another file, and so is another name at an
+/// address that differs in its query only.
 pub(super) fn artifact_pin(artifact: &Artifact) -> String {
-    format!("first-use\0{}\0{}", artifact.upstream, plain(&artifact.url))
+    let digest = artifact.digest.map_or_else(|| "-".to_owned(), |d| d.to_string());
+    format!("{}{}\0{digest}", artifact_pins(artifact), artifact.filename)
+}
+
+/// What every such name of this address begins with.
+pub(super) fn artifact_pins(artifact: &Artifact) -> String {
+    format!("first-use\0{}\0{}\0", artifact.upstream, plain(&artifact.url))
 }
 
 impl Inner {

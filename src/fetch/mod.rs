@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::base::{Artifact, Digest, Sha256};
+use crate::base::{Artifact, Digest, Sha256, limits};
 use crate::rt::{Gate, Tasks, UnixMillis};
 use crate::store::{Facts, Store, StoreError, Stored};
 use crate::unixfs::LayoutBuilder;
@@ -39,6 +39,8 @@ struct Inner {
     sites: HashMap<String, Site>,
     disk: Gate,
     net: Gate,
+    /// Apart from `net`: a pass-through goes no faster than its reader.
+    passes: Gate,
     tasks: Tasks,
     offline: bool,
     flights: Mutex<HashMap<Key, Arc<Flight>>>,
@@ -115,7 +117,7 @@ pub enum Via {
 }
 
 enum Source {
-    Stored(Arc<Stored>),
+    Stored(Arc<Stored>, Arc<Inner>),
     Flight(Arc<Flight>, Arc<Inner>),
     Pass(Box<Artifact>, Arc<Inner>),
 }
@@ -125,13 +127,15 @@ impl Fetch {
     pub fn new(parts: Parts) -> Self {
         let Parts { store, client, sites, disk, net, tasks, offline } = parts;
         let sites = sites.into_iter().map(|s| (s.name.clone(), s)).collect();
+        let passes = Gate::new(limits::PASSES);
         let (flights, counters) = (Mutex::default(), Counters::default());
-        Self { inner: Arc::new(Inner { store, client, sites, disk, net, tasks, offline, flights, counters }) }
+        let inner = Inner { store, client, sites, disk, net, passes, tasks, offline, flights, counters };
+        Self { inner: Arc::new(inner) }
     }
 
     /// A stored artifact whose file is open already. Touches no disk.
     pub fn peek(&self, digest: &Digest) -> Option<Content> {
-        self.inner.store.peek(&digest.sha256()?).map(stored)
+        self.inner.store.peek(&digest.sha256()?).map(|s| stored(s, &self.inner))
     }
 
     /// A stored artifact, or the flight that is bringing it. Asks nobody.
@@ -141,7 +145,7 @@ impl Fetch {
         }
         let (store, digest) = (self.inner.store.clone(), *digest);
         let found = self.inner.disk.run(move || store.load(&digest)).await.map_err(Arc::new)?;
-        Ok(found.map(stored))
+        Ok(found.map(|s| stored(s, &self.inner)))
     }
 
     /// An artifact that is stored. Asks nobody; gives the artifact the digest that its first use pinned, if that is
@@ -169,7 +173,7 @@ impl Fetch {
         if self.inner.offline {
             return Err(FetchError::Offline(artifact.filename));
         }
-        let flight = self.join(&artifact);
+        let flight = self.join(&artifact)?;
         match flight.start().await? {
             Start::Running { size } => Ok(Content {
                 size,
@@ -198,7 +202,7 @@ impl Fetch {
 
     /// Forgets what an artifact, and what lies beside it, was at its first use. Blocks.
     pub fn forget_first_use(&self, artifact: &Artifact) -> Result<usize, StoreError> {
-        self.inner.store.forget_names(&flight::artifact_pin(artifact))
+        self.inner.store.forget_names(&flight::artifact_pins(artifact))
     }
 
     /// The digest that was pinned to a name.
@@ -212,7 +216,7 @@ impl Fetch {
     pub async fn complete(&self, artifact: Artifact) -> Result<(Arc<Stored>, Via), FetchError> {
         let content = self.open(artifact).await?;
         match content.source {
-            Source::Stored(stored) => Ok((stored, content.via)),
+            Source::Stored(stored, _) => Ok((stored, content.via)),
             Source::Flight(flight, _) => Ok((flight.committed().await?, content.via)),
             Source::Pass(artifact, _) => Err(FetchError::NoRoom(artifact.filename)),
         }
@@ -295,7 +299,7 @@ impl Fetch {
         self.inner.flights.lock().expect(LOCK).len()
     }
 
-    fn join(&self, artifact: &Artifact) -> Arc<Flight> {
+    fn join(&self, artifact: &Artifact) -> Result<Arc<Flight>, FetchError> {
         let key = match strong(artifact) {
             Some(digest) => Key::Digest(digest),
             None => Key::Address(artifact.upstream.clone(), artifact.url.to_string()),
@@ -303,21 +307,48 @@ impl Fetch {
         let mut flights = self.inner.flights.lock().expect(LOCK);
         if let Some(flight) = flights.get(&key) {
             self.inner.counters.joined.fetch_add(1, Ordering::Relaxed);
-            return flight.clone();
+            return Ok(flight.clone());
+        }
+        if flights.len() >= WAITING {
+            return Err(FetchError::Busy(artifact.filename.clone()));
         }
         self.inner.counters.flights.fetch_add(1, Ordering::Relaxed);
         let flight = Arc::new(Flight::new(artifact.clone()));
         flights.insert(key.clone(), flight.clone());
         let (inner, running) = (self.inner.clone(), flight.clone());
         self.inner.tasks.spawn(async move {
+            let board_key = key.clone();
             let landing = Landing { inner: inner.clone(), key, flight: running.clone() };
             let net = inner.net.clone();
-            net.run(move || flight::run(&inner, &running)).await;
+            net.run(move || {
+                if !inner.gave_up(&board_key, &running) {
+                    flight::run(&inner, &running);
+                }
+            })
+            .await;
             drop(landing);
         });
-        flight
+        Ok(flight)
     }
 }
+
+impl Inner {
+    /// Whether everybody who wanted a flight has gone before it could start; it is off the board then.
+    fn gave_up(&self, key: &Key, flight: &Arc<Flight>) -> bool {
+        let mut flights = self.flights.lock().expect(LOCK);
+        let wanted = Arc::strong_count(flight) > OWN_HANDLES;
+        if !wanted {
+            flights.remove(key);
+        }
+        !wanted
+    }
+}
+
+/// Handles of a flight that no reader has: the board's, the landing's, and its own thread's.
+const OWN_HANDLES: usize = 3;
+
+/// Flights under way and waiting for their turn: about a kilobyte each. Beyond it clients are told to come back.
+const WAITING: usize = 1024;
 
 /// Takes a flight off the board when it ends, however it ends.
 struct Landing {
@@ -328,7 +359,11 @@ struct Landing {
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        self.inner.flights.lock().expect(LOCK).remove(&self.key);
+        let mut flights = self.inner.flights.lock().expect(LOCK);
+        if flights.get(&self.key).is_some_and(|f| Arc::ptr_eq(f, &self.flight)) {
+            flights.remove(&self.key);
+        }
+        drop(flights);
         self.flight.abandon();
     }
 }
@@ -337,8 +372,8 @@ impl Content {
     /// The same once it is stored: its size is known and nothing can go wrong with it any more.
     pub async fn whole(self) -> Result<Self, FetchError> {
         match self.source {
-            Source::Stored(_) => Ok(self),
-            Source::Flight(flight, _) => flight.committed().await.map(stored),
+            Source::Stored(..) => Ok(self),
+            Source::Flight(flight, inner) => Ok(stored(flight.committed().await?, &inner)),
             Source::Pass(artifact, _) => Err(FetchError::NoRoom(artifact.filename)),
         }
     }
@@ -347,17 +382,9 @@ impl Content {
     pub fn body(self, first: u64, length: Option<u64>) -> Body {
         let end = length.map(|n| first + n).or(self.size);
         match self.source {
-            Source::Stored(s) => Body::stored(s, first, end),
+            Source::Stored(s, inner) => Body::stored(s, inner, first, end),
             Source::Flight(f, inner) => Body::flight(f, inner, first, end),
             Source::Pass(artifact, inner) => Body::pass(*artifact, inner, first, end),
-        }
-    }
-
-    /// The stored artifact, when that is what it is.
-    pub fn stored(&self) -> Option<&Arc<Stored>> {
-        match &self.source {
-            Source::Stored(stored) => Some(stored),
-            _ => None,
         }
     }
 }
@@ -367,13 +394,13 @@ fn strong(artifact: &Artifact) -> Option<Digest> {
     artifact.digest.filter(Digest::is_strong)
 }
 
-fn stored(stored: Arc<Stored>) -> Content {
+fn stored(stored: Arc<Stored>, inner: &Arc<Inner>) -> Content {
     Content {
         size: Some(stored.size),
         via: Via::Store,
         stored_at: Some(stored.stored_at),
         digest: Some(stored.sha256.digest()),
-        source: Source::Stored(stored),
+        source: Source::Stored(stored, inner.clone()),
     }
 }
 
@@ -428,6 +455,9 @@ pub enum FetchError {
     /// Not stored, and nobody may be asked.
     #[error("{0} is not stored here and dpm runs with --offline")]
     Offline(String),
+    /// Too many downloads are waiting.
+    #[error("too many downloads are waiting; ask for {0} again")]
+    Busy(String),
     /// The disk is too full to do what needs the file stored.
     #[error("{0} cannot be stored: the disk is too full")]
     NoRoom(String),

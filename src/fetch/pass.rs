@@ -1,5 +1,7 @@
 //! Passing through without storing: the disk is too full, the client still gets its bytes, verified.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -20,14 +22,23 @@ pub(super) type Receiver = async_channel::Receiver<Result<Bytes, FetchError>>;
 /// Reads the artifact from the upstream for one reader that wants bytes `first..end`.
 ///
 /// All of it is read, for the digest is over all; the tail is held back until it matched.
-pub(super) fn start(inner: &Arc<Inner>, artifact: Artifact, first: u64, end: Option<u64>) -> Receiver {
+///
+/// `given` is the file whose bytes below `first` the reader has already, from a flight that the disk ended: what comes
+/// now must begin with the same.
+pub(super) fn start(
+    inner: &Arc<Inner>,
+    artifact: Artifact,
+    given: Option<Arc<File>>,
+    first: u64,
+    end: Option<u64>,
+) -> Receiver {
     let (sender, receiver) = async_channel::bounded(QUEUE);
     let owner = inner.clone();
     inner.tasks.spawn(async move {
-        let net = owner.net.clone();
-        net.run(move || {
+        let gate = owner.passes.clone();
+        gate.run(move || {
             let end = end.unwrap_or(u64::MAX);
-            if let Err(e) = copy(&owner, &artifact, first, end, &sender) {
+            if let Err(e) = copy(&owner, &artifact, given.as_deref(), first..end, &sender) {
                 // A reader that has gone needs no error.
                 let _ = sender.send_blocking(Err(e));
             }
@@ -40,8 +51,8 @@ pub(super) fn start(inner: &Arc<Inner>, artifact: Artifact, first: u64, end: Opt
 fn copy(
     inner: &Inner,
     artifact: &Artifact,
-    first: u64,
-    end: u64,
+    given: Option<&File>,
+    wanted: std::ops::Range<u64>,
     sender: &async_channel::Sender<Result<Bytes, FetchError>>,
 ) -> Result<(), FetchError> {
     let mut answer = flight::open(inner, inner.site(artifact)?, artifact, &Ask::default())?;
@@ -57,6 +68,12 @@ fn copy(
             break;
         }
         inner.counters.upstream_bytes.fetch_add(n as u64, Ordering::Relaxed);
+        let at = verifier.at;
+        if let Some(file) = given.filter(|_| at < wanted.start)
+            && !begins_with(file, at, &buffer[..n], wanted.start)
+        {
+            return Err(FetchError::Changed(artifact.filename.clone()));
+        }
         verifier.update(&buffer[..n]);
         if verifier.at > artifact.size.unwrap_or(limits::ARTIFACT_BYTES) {
             return Err(FetchError::TooLarge(artifact.filename.clone()));
@@ -66,7 +83,7 @@ fn copy(
             let out: Vec<u8> = held.drain(..held.len() - hold).collect();
             let at = held_at;
             held_at += out.len() as u64;
-            if !send(sender, out, at, first, end) {
+            if !send(sender, out, at, &wanted) {
                 return Ok(());
             }
         }
@@ -80,8 +97,15 @@ fn copy(
         want,
         got,
     })?;
-    send(sender, held, held_at, first, end);
+    send(sender, held, held_at, &wanted);
     Ok(())
+}
+
+/// Whether `bytes`, which stand at `at`, are what `file` has there, as far as the reader was given it.
+fn begins_with(file: &File, at: u64, bytes: &[u8], until: u64) -> bool {
+    let length = usize::try_from(until - at).unwrap_or(usize::MAX).min(bytes.len());
+    let mut had = vec![0; length];
+    file.read_exact_at(&mut had, at).is_ok() && had == bytes[..length]
 }
 
 /// Sends what lies in the reader's range. `false` when the reader has gone.
@@ -89,11 +113,10 @@ fn send(
     sender: &async_channel::Sender<Result<Bytes, FetchError>>,
     bytes: Vec<u8>,
     at: u64,
-    first: u64,
-    end: u64,
+    wanted: &std::ops::Range<u64>,
 ) -> bool {
     let all = at + bytes.len() as u64;
-    let (from, to) = (first.max(at), end.min(all));
+    let (from, to) = (wanted.start.max(at), wanted.end.min(all));
     if from >= to {
         return !sender.is_closed();
     }

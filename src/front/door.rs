@@ -59,7 +59,7 @@ impl Door {
     /// A door to these rooms.
     pub fn new(parts: Parts) -> Self {
         let Parts { resolve, fetch, clock, disk, metrics, gauges } = parts;
-        let pypi = Pypi { resolve, fetch, clock, disk: disk.clone() };
+        let pypi = Pypi { resolve, fetch, clock, disk: disk.clone(), gathering: Arc::default() };
         Self { inner: Arc::new(Inner { pypi, metrics, gauges, disk }) }
     }
 }

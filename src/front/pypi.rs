@@ -26,6 +26,8 @@ pub(super) struct Pypi {
     pub(super) fetch: Fetch,
     pub(super) clock: Clock,
     pub(super) disk: Gate,
+    /// Held while a wheel that cannot be stored is in memory.
+    pub(super) gathering: Arc<async_lock::Mutex<()>>,
 }
 
 /// What a request asks for, read once.
@@ -185,9 +187,13 @@ impl Pypi {
         promised: Option<Digest>,
     ) -> Result<Reply, Box<Reply>> {
         let failed = |e: FetchError| Box::new(Reply::from(&e));
+        // Of the algorithm that what is kept is named by; of another one, the verified wheel's word does.
+        let promised = promised.filter(|d| d.sha256().is_some());
         let (stored, via) = match self.fetch.complete(wheel.clone()).await {
             Ok(found) => found,
             Err(FetchError::NoRoom(_)) => {
+                // One at a time: each is in memory as a whole.
+                let _alone = self.gathering.lock().await;
                 let whole = self.fetch.collect(wheel.clone(), PASSING_WHEEL_BYTES).await.map_err(failed)?;
                 let bytes = self.read_metadata(io::Cursor::new(whole), &wheel).await?;
                 return in_passing(bytes, want, promised).map_err(failed);
@@ -298,7 +304,7 @@ impl Pypi {
 /// Metadata that could not be stored.
 fn in_passing(bytes: Vec<u8>, want: &FileWant, promised: Option<Digest>) -> Result<Reply, FetchError> {
     let got = Sha256::of(&bytes).digest();
-    if let Some(want_digest) = promised.filter(|d| d.sha256().is_some() && *d != got) {
+    if let Some(want_digest) = promised.filter(|d| *d != got) {
         let filename = format!("{}{}", want.filename, want.part.suffix());
         return Err(FetchError::Mismatch { filename, want: want_digest, got });
     }

@@ -84,7 +84,7 @@ impl From<&ResolveError> for Reply {
             E::Upstream(e) => (upstream(e), e.retry_after()),
             E::Index { .. } | E::TooLarge { .. } | E::NoIndex(_) => (StatusCode::BAD_GATEWAY, None),
             E::Offline(_) | E::Unconfirmed(_) => (StatusCode::GATEWAY_TIMEOUT, None),
-            E::Lost(_) | E::GivenUp(_) => (StatusCode::SERVICE_UNAVAILABLE, None),
+            E::Lost(_) | E::Busy(_) | E::GivenUp(_) => (StatusCode::SERVICE_UNAVAILABLE, None),
             E::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
         };
         Self::error(status, &e.to_string(), retry_after)
@@ -101,7 +101,7 @@ impl From<&FetchError> for Reply {
                 (StatusCode::BAD_GATEWAY, None)
             }
             E::Offline(_) => (StatusCode::GATEWAY_TIMEOUT, None),
-            E::NoRoom(_) | E::GivenUp(_) => (StatusCode::SERVICE_UNAVAILABLE, None),
+            E::NoRoom(_) | E::Busy(_) | E::GivenUp(_) => (StatusCode::SERVICE_UNAVAILABLE, None),
             E::Store(_) | E::Disk(..) => (StatusCode::INTERNAL_SERVER_ERROR, None),
         };
         Self::error(status, &e.to_string(), retry_after)

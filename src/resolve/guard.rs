@@ -73,6 +73,23 @@ impl Inner {
         }
     }
 
+    /// What is known of a page, as far as the configuration still bears it out.
+    ///
+    /// Of a private index that is configured still, but elsewhere, only this is left: the name is its own.
+    pub(super) fn as_configured(&self, key: &PageKey, head: PageHead) -> Option<PageHead> {
+        if self.is_configured(key, &head) {
+            return Some(head);
+        }
+        let owner = self.index(&head.upstream).filter(|index| head.private && index.private)?;
+        Some(PageHead {
+            upstream: head.upstream,
+            url: owner.page_url(key).to_string(),
+            private: true,
+            revision: head.revision,
+            ..PageHead::default()
+        })
+    }
+
     /// Whether what is known of a page is from an index as it is configured now, and one that may be asked for it.
     ///
     /// Without any index nobody is asked, and everything known counts: an operator looks at an idle store whose node

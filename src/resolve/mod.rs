@@ -184,7 +184,7 @@ impl Resolve {
         let now = self.inner.clock.now();
         let mut memory = self.inner.memory.lock().expect(LOCK);
         let head = memory.head(key)?;
-        let age = now.since(crate::rt::UnixMillis(head.checked_at));
+        let age = age(head, now, &self.inner.freshness);
         let fresh_for = Duration::from_millis(head.fresh_for);
         if age >= fresh_for || !head.found {
             return None;
@@ -291,7 +291,7 @@ impl Inner {
             }
             return Ok((self.refresh(key, None).await?, State::Miss));
         };
-        let age = self.clock.now().since(crate::rt::UnixMillis(head.checked_at));
+        let age = age(&head, self.clock.now(), &self.freshness);
         let fresh_for = Duration::from_millis(head.fresh_for);
         let demanded = refresh && age >= LEAST_AGE;
         if age < fresh_for && !demanded {
@@ -339,7 +339,7 @@ impl Inner {
         }
         let (store, stored_key) = (self.store.clone(), key.stored());
         let found = self.disk.run(move || store.page_head(&stored_key)).await.map_err(Arc::new)?;
-        let found = found.filter(|head| self.is_configured(key, head));
+        let found = found.and_then(|head| self.as_configured(key, head));
         if let Some(head) = &found {
             self.memory.lock().expect(LOCK).learn(key, head.clone());
         }
@@ -402,8 +402,12 @@ impl Inner {
             return Ok((content, head.revision));
         }
         let (store, stored_key, of) = (self.store.clone(), key.stored(), key.clone());
+        let revision = head.revision;
         let read = move || -> Result<Option<Content>, StoreError> {
-            let Some(page) = store.page(&stored_key)?.filter(|p| p.head.found) else { return Ok(None) };
+            let Some(page) = store.page(&stored_key)?.filter(|p| p.head.found && p.head.revision == revision)
+            else {
+                return Ok(None);
+            };
             Ok(match of {
                 PageKey::Root => Some(Content::Names(String::from_utf8_lossy(&page.body).into())),
                 // Another version's form, or damage: as good as absent.
@@ -472,6 +476,18 @@ impl Inner {
     }
 }
 
+/// Time since a page was confirmed. One confirmed in the future, by a clock that was wrong, is past its freshness and
+/// may be served while it is asked for again.
+fn age(head: &PageHead, now: crate::rt::UnixMillis, freshness: &Freshness) -> Duration {
+    match head.checked_at > now.0 + CLOCK_SLACK_MILLIS {
+        true => Duration::from_millis(head.fresh_for) + freshness.stale_while_revalidate / 2,
+        false => now.since(crate::rt::UnixMillis(head.checked_at)),
+    }
+}
+
+/// How far a clock may be set back without a page being asked for again.
+const CLOCK_SLACK_MILLIS: u64 = 60_000;
+
 /// Nothing done under one of this room's locks can panic.
 const LOCK: &str = "no panic happens under this lock";
 
@@ -522,6 +538,9 @@ pub enum ResolveError {
     /// The store failed.
     #[error("{0}")]
     Store(#[from] Arc<StoreError>),
+    /// Too many questions are waiting.
+    #[error("too many questions are waiting; ask for {0} again")]
+    Busy(PageKey),
     /// dpm is shutting down.
     #[error("the question for {0} was given up")]
     GivenUp(PageKey),
@@ -530,7 +549,10 @@ pub enum ResolveError {
 impl ResolveError {
     /// Whether the upstream is to blame, so that an older page may stand in.
     fn is_upstreams(&self) -> bool {
-        matches!(self, Self::Upstream(_) | Self::Index { .. } | Self::TooLarge { .. } | Self::GivenUp(_))
+        matches!(
+            self,
+            Self::Upstream(_) | Self::Index { .. } | Self::TooLarge { .. } | Self::Busy(_) | Self::GivenUp(_)
+        )
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use event_listener::Event;
@@ -37,6 +37,9 @@ static PARSING: Mutex<()> = Mutex::new(());
 /// Time to read a page: the largest take seconds, and one that trickles must not keep the next ones waiting.
 const PAGE_TIME: Duration = Duration::from_secs(120);
 
+/// Questions under way and waiting: some hundred bytes each. A client that asks for more is told to come back.
+const WAITING: usize = 1024;
+
 /// The questions under way.
 #[derive(Default)]
 pub(super) struct Refreshes {
@@ -70,6 +73,10 @@ impl Inner {
         let mut running = self.refreshes.running.lock().expect(LOCK);
         if let Some(refresh) = running.get(key) {
             return refresh.clone();
+        }
+        if running.len() >= WAITING {
+            let busy = Some(Err(ResolveError::Busy(key.clone())));
+            return Arc::new(Refresh { done: Event::new(), answer: Mutex::new(busy) });
         }
         let refresh = Arc::new(Refresh { done: Event::new(), answer: Mutex::new(None) });
         running.insert(key.clone(), refresh.clone());
@@ -157,7 +164,7 @@ impl Inner {
         let owner = known.filter(|h| h.private && candidates.len() == 1);
         let head = PageHead {
             upstream: owner.map(|h| h.upstream.clone()).unwrap_or_default(),
-            url: owner.map_or_else(|| self.all_urls(key), |h| h.url.clone()),
+            url: owner.map_or_else(|| self.all_urls(key), |_| candidates[0].page_url(key).to_string()),
             checked_at: self.clock.now().0,
             fresh_for: millis(self.freshness.negative),
             revision: known.map_or(0, |h| h.revision + 1),
@@ -193,7 +200,7 @@ impl Inner {
         let mut body = Vec::new();
         read_some(answer, LARGE_BYTES, deadline, &mut body)?;
         if body.len() as u64 == LARGE_BYTES {
-            let _alone = alone(&READING_LARGE);
+            let _alone = turn(&READING_LARGE, answer)?;
             read_some(answer, limit + 1 - LARGE_BYTES, Instant::now() + PAGE_TIME, &mut body)?;
         }
         match body.len() as u64 > limit {
@@ -241,14 +248,19 @@ fn read_some(
     body: &mut Vec<u8>,
 ) -> Result<(), ResolveError> {
     let mut left = limit;
+    let mut buffer = vec![0; READ_BYTES];
     while left > 0 {
-        let read = (&mut answer.body).take(left.min(READ_BYTES)).read_to_end(body).map_err(|e| {
-            let cut = UpstreamError::Truncated { got: 0, want: None };
-            ResolveError::Upstream(UpstreamError::of(&e).cloned().unwrap_or(cut))
-        })?;
-        if read == 0 {
-            break;
-        }
+        let room = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let read = match answer.body.read(&mut buffer[..room]) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(e) => {
+                let cut = UpstreamError::Truncated { got: 0, want: None };
+                return Err(ResolveError::Upstream(UpstreamError::of(&e).cloned().unwrap_or(cut)));
+            }
+        };
+        body.extend_from_slice(&buffer[..read]);
         left -= read as u64;
         if Instant::now() > deadline {
             let origin = answer.url.origin().ascii_serialization();
@@ -258,8 +270,25 @@ fn read_some(
     Ok(())
 }
 
-/// Bytes of a page between two looks at the clock.
-const READ_BYTES: u64 = 64 << 10;
+/// Bytes of a page read at a time, as many as have come.
+const READ_BYTES: usize = 32 << 10;
+
+/// Waits for a turn, as long as one page may take and no longer.
+fn turn(lock: &'static Mutex<()>, answer: &Answer) -> Result<MutexGuard<'static, ()>, ResolveError> {
+    let begun = Instant::now();
+    while begun.elapsed() < TURN_TIME {
+        match lock.try_lock() {
+            Ok(guard) => return Ok(guard),
+            Err(TryLockError::Poisoned(e)) => return Ok(e.into_inner()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+    let origin = answer.url.origin().ascii_serialization();
+    Err(ResolveError::Upstream(UpstreamError::Busy { origin, retry_after: None }))
+}
+
+/// How long a large page waits for another one to be read.
+const TURN_TIME: Duration = Duration::from_secs(20);
 
 /// Waits for a turn. What the lock guards is nobody's data: a panic under it spoils nothing.
 fn alone(lock: &Mutex<()>) -> MutexGuard<'_, ()> {

@@ -130,6 +130,21 @@ impl Inner {
         }
     }
 
+    /// Refuses an artifact that alone is more than the budget.
+    pub(super) fn within_budget(&self, size: u64) -> Result<(), StoreError> {
+        match size <= self.budget_bytes(&self.disk()?) {
+            true => Ok(()),
+            false => Err(self.no_room()),
+        }
+    }
+
+    fn budget_bytes(&self, disk: &Disk) -> u64 {
+        match self.options.budget {
+            Budget::Bytes(bytes) => bytes,
+            Budget::Share(percent) => disk.all_bytes / 100 * u64::from(percent),
+        }
+    }
+
     fn no_room(&self) -> StoreError {
         StoreError::NoRoom { dir: self.dir.clone(), margin: self.margin_bytes() }
     }
@@ -145,17 +160,10 @@ impl Store {
             artifact_bytes: counted.bytes,
             artifacts: counted.artifacts,
             index_bytes,
-            budget_bytes: self.budget_bytes(&disk),
+            budget_bytes: self.inner.budget_bytes(&disk),
             free_bytes: disk.free_bytes,
             margin_bytes: self.inner.margin_bytes(),
         })
-    }
-
-    fn budget_bytes(&self, disk: &Disk) -> u64 {
-        match self.inner.options.budget {
-            Budget::Bytes(bytes) => bytes,
-            Budget::Share(percent) => disk.all_bytes / 100 * u64::from(percent),
-        }
     }
 
     /// Whether anything may be written at all: fjall must never see a full disk, which would poison it.
@@ -165,7 +173,7 @@ impl Store {
 
     /// Makes room for `size` bytes within the budget, and sees that the disk has them beyond the margin.
     pub(super) fn room_for(&self, size: u64) -> Result<(), StoreError> {
-        let budget_bytes = self.budget_bytes(&self.inner.disk()?);
+        let budget_bytes = self.inner.budget_bytes(&self.inner.disk()?);
         let over = |size| self.inner.space.lock().expect(LOCK).bytes.saturating_add(size) > budget_bytes;
         if size > budget_bytes {
             return Err(self.inner.no_room());

@@ -18,6 +18,8 @@ pub struct Incoming {
     owed: AtomicU64,
     /// Bytes written since the disk was looked at.
     unseen: AtomicU64,
+    /// Bytes written.
+    written: AtomicU64,
 }
 
 /// Bytes written between two looks at the disk: many downloads of unknown size, and other programs, fill it too.
@@ -40,22 +42,41 @@ impl Store {
             .open(&path)
             .map_err(|e| StoreError::Io("create", path.clone(), e))?;
         inner.promised.fetch_add(owed, Ordering::Relaxed);
-        let (owed, unseen) = (AtomicU64::new(owed), AtomicU64::new(0));
-        Ok(Incoming { inner: inner.clone(), file, path, committed: false, owed, unseen })
+        Ok(Incoming {
+            inner: inner.clone(),
+            file,
+            path,
+            committed: false,
+            owed: AtomicU64::new(owed),
+            unseen: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+        })
     }
 }
 
 impl Incoming {
+    /// Says the size of an artifact that was begun without one.
+    ///
+    /// Errors: [`StoreError::NoRoom`] when there is no room for it.
+    pub fn announce(&self, size: u64) -> Result<(), StoreError> {
+        Store { inner: self.inner.clone() }.room_for(size)?;
+        self.owed.fetch_add(size, Ordering::Relaxed);
+        self.inner.promised.fetch_add(size, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Writes all of `bytes` at `offset`.
     ///
     /// Errors: `StorageFull` when the disk is, or has come under its margin.
     pub fn write(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
         let length = bytes.len() as u64;
         self.pay(length);
+        let written = self.written.fetch_add(length, Ordering::Relaxed) + length;
         if self.unseen.fetch_add(length, Ordering::Relaxed) + length >= LOOK_BYTES {
             self.unseen.store(0, Ordering::Relaxed);
             self.inner
                 .room_on_disk(0)
+                .and_then(|()| self.inner.within_budget(written))
                 .map_err(|e| std::io::Error::new(std::io::ErrorKind::StorageFull, e))?;
         }
         self.file.write_all_at(bytes, offset)

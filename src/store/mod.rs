@@ -35,7 +35,7 @@ pub use describe::Description;
 pub use incoming::Incoming;
 pub use pages::{Page, PageHead};
 pub use scrub::{Damage, Report};
-pub use stored::Stored;
+pub use stored::{Stored, read_cached};
 
 use records::ArtifactRecord;
 
@@ -172,6 +172,10 @@ impl Store {
             Ok(stored) => {
                 let stored = Arc::new(stored);
                 self.inner.open.lock().expect(LOCK).put(sha256, stored.clone());
+                if !self.inner.artifacts.contains_key(sha256.0)? {
+                    // Taken out meanwhile: whoever looks next must not find it.
+                    self.inner.open.lock().expect(LOCK).pop(&sha256);
+                }
                 self.touch(sha256);
                 Ok(Some(stored))
             }
@@ -247,8 +251,11 @@ impl Store {
 
     /// Writes the access times gathered since the last call. Whoever owns the store calls it every minute.
     pub fn flush_touches(&self) -> Result<(), StoreError> {
+        if self.inner.room_for_change().is_err() {
+            return Ok(());
+        }
         let touched = std::mem::take(&mut *self.inner.touched.lock().expect(LOCK));
-        if touched.is_empty() || self.writable().is_err() {
+        if touched.is_empty() {
             return Ok(());
         }
         let mut batch = self.inner.db.batch();

@@ -124,9 +124,46 @@ impl Store {
         let mut count = 0;
         for guard in self.inner.heads.iter() {
             let (key, head) = guard.into_inner()?;
-            if records::decode::<PageHead>(&head).is_ok_and(|h| h.checked_at >= before) {
+            // Who owns a name is never forgotten by itself.
+            if records::decode::<PageHead>(&head).is_ok_and(|h| h.private || h.checked_at >= before) {
                 continue;
             }
+            batch.remove(&self.inner.heads, key.clone());
+            batch.remove(&self.inner.bodies, key);
+            count += 1;
+        }
+        batch.commit()?;
+        Ok(count)
+    }
+
+    /// Forgets the pages that were confirmed longest ago, until the bodies left take at most `most` bytes, and
+    /// negative answers that expired before `before` (milliseconds since the epoch). Who owns a name is kept.
+    pub fn trim_pages(&self, most: u64, before: u64) -> Result<usize, StoreError> {
+        self.inner.room_for_change()?;
+        let mut sizes = std::collections::HashMap::new();
+        for guard in self.inner.bodies.iter() {
+            let (key, body) = guard.into_inner()?;
+            sizes.insert(key, body.len() as u64);
+        }
+        let mut left: u64 = sizes.values().sum();
+        let mut pages = Vec::new();
+        for guard in self.inner.heads.iter() {
+            let (key, head) = guard.into_inner()?;
+            // One that cannot be read goes first.
+            let head = records::decode::<PageHead>(&head).unwrap_or_default();
+            if !head.private {
+                pages.push((head.checked_at, head.found, key));
+            }
+        }
+        pages.sort_unstable_by_key(|(checked_at, ..)| *checked_at);
+        let mut batch = self.inner.db.batch();
+        let mut count = 0;
+        for (checked_at, found, key) in pages {
+            let expired = !found && checked_at < before;
+            if !expired && (left <= most || !found) {
+                continue;
+            }
+            left -= sizes.get(&key).copied().unwrap_or(0).min(left);
             batch.remove(&self.inner.heads, key.clone());
             batch.remove(&self.inner.bodies, key);
             count += 1;

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::ReadWriteFlags;
 
 use crate::base::{Access, Cid, Sha256};
 use crate::rt::UnixMillis;
@@ -54,19 +54,15 @@ impl Stored {
     ///
     /// `None` when the bytes are not in the page cache: read them on a blocking thread instead.
     pub fn read_cached(&self, buffer: &mut [u8], offset: u64) -> Option<usize> {
-        let mut slices = [std::io::IoSliceMut::new(buffer)];
-        match rustix::io::preadv2(&self.file, &mut slices, offset, ReadWriteFlags::NOWAIT) {
-            Ok(0) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::INTR) => None,
-            Ok(n) => Some(n),
-            Err(_) => None,
-        }
+        read_cached(&self.file, buffer, offset)
     }
 
-    /// Whether `length` bytes from `offset` can be had without waiting for the disk, judged by the first and the last.
+    /// Whether `length` bytes from `offset` can be had without waiting for the disk, judged by one byte in each
+    /// [`PROBE_BYTES`] and the last.
     pub fn is_cached(&self, offset: u64, length: u64) -> bool {
-        let mut probe = [0];
         let last = offset + length.max(1) - 1;
-        self.read_cached(&mut probe, offset).is_some() && self.read_cached(&mut probe, last).is_some()
+        let mut probes = (offset..last).step_by(PROBE_BYTES).chain([last]);
+        probes.all(|at| self.read_cached(&mut [0], at).is_some())
     }
 
     /// Sends up to `length` bytes from `offset` to a socket, as many as it takes (`sendfile`).
@@ -88,4 +84,15 @@ impl Stored {
         }
         Ok(got)
     }
+}
+
+/// What the kernel reads ahead at a time, by default.
+const PROBE_BYTES: usize = 128 << 10;
+
+/// Fills `buffer` from `offset` of a file as far as it can without waiting for the disk; `None` when nothing of it is
+/// in the page cache, or the file system cannot tell.
+pub fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> Option<usize> {
+    let mut slices = [std::io::IoSliceMut::new(buffer)];
+    let read = rustix::io::preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT);
+    read.ok().filter(|n| *n > 0)
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use flate2::read::MultiGzDecoder;
+use flate2::read::GzDecoder;
 use ureq::BodyReader;
 
 use super::UpstreamError;
@@ -28,7 +28,7 @@ pub struct Body {
 enum Source {
     Nothing,
     Plain(Wire),
-    Gzip(Box<MultiGzDecoder<Wire>>),
+    Gzip(Box<GzDecoder<Wire>>),
 }
 
 impl Body {
@@ -49,7 +49,7 @@ impl Body {
         // Some servers say gzip of nothing at all.
         let from = match wire.want {
             Some(0) => Source::Plain(wire),
-            _ => Source::Gzip(Box::new(MultiGzDecoder::new(wire))),
+            _ => Source::Gzip(Box::new(GzDecoder::new(wire))),
         };
         Self { from, origin, origins: Some(origins), failed: None }
     }

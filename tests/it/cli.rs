@@ -100,6 +100,14 @@ fn orders_are_the_same_for_a_running_node_and_an_idle_store() {
         assert_eq!((&report["artifacts"], &report["damaged"]), (&json!(left), &json!([])));
         assert!(text.contains("read and hashed"), "{text}");
 
+        let (text, pinned) = order(&data, &["pin", &other.name]);
+        assert_eq!((&pinned["artifacts"], &pinned["pinned"]), (&json!(1), &json!(true)));
+        assert_eq!(text, "1 stored artifacts are kept whatever else has to go\n");
+        assert_eq!(order(&data, &["why", &other.digest()]).1["pinned"], true);
+        let (_, unpinned) = order(&data, &["pin", &other.file(), "--undo"]);
+        assert_eq!((&unpinned["artifacts"], &unpinned["pinned"]), (&json!(1), &json!(false)));
+        assert_eq!(order(&data, &["why", &other.digest()]).1["pinned"], false);
+
         let (text, freed) = order(&data, &["gc"]);
         assert_eq!((&freed["artifacts_evicted"], &freed["orphans_removed"]), (&json!(0), &json!(0)));
         assert!(text.starts_with("evicted 0 artifacts"), "{text}");
