@@ -19,8 +19,8 @@ use crate::store::Stored;
 /// Bytes of the longest blank: how much is sent before another connection has its turn.
 pub(super) const BLANK_BYTES: usize = 1 << 20;
 
-/// Bodies with less to send than this are copied: two system calls either way.
-pub(super) const FROM_BYTES: u64 = 256 << 10;
+/// Bodies with less to send than this are copied, head and all in one system call.
+pub(super) const FROM_BYTES: u64 = 32 << 10;
 
 /// Never read, so it takes no memory.
 static BLANK: [u8; BLANK_BYTES] = [0; BLANK_BYTES];

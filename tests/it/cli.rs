@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Listing, Process, Upstream, attempt, get, process};
+use crate::support::{Listing, Process, Upstream, attempt, get, process, until};
 use process::{asked, run, said, text};
 
 /// An order for the node on `data`, and what it says in text and as JSON.
@@ -31,7 +31,7 @@ fn fetch(node: &Process, project: &Listing) {
     assert_eq!(get(&node.url(&project.page())).status, 200);
     assert!(get(&node.url(&project.file())).body == project.content);
     // The commit comes after the last byte.
-    while node.metric("dpm_flights") > 0 {}
+    until("it is stored", || node.metric("dpm_flights") == 0);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod cli;
 mod clients;
 mod crash;
 mod disk;
+mod edges;
 mod faults_clients;
 mod faults_pages;
 mod faults_upstream;

@@ -28,7 +28,7 @@ fn a_file_is_fetched_once() {
         assert_eq!((answer.status, answer.header("x-cache")), (200, cache));
         assert!(answer.body == wheel);
         // The commit comes after the last byte: a request in between would join the flight.
-        while node.metric("dpm_flights") > 0 {}
+        node.settle();
     }
     assert_eq!(upstream.hits("/f/demo-1.0-py3-none-any.whl"), 1);
     assert_eq!(upstream.hits("/simple/demo/"), 1);
