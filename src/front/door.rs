@@ -82,7 +82,7 @@ impl Handler for Door {
         };
         let ask = self.inner.pypi.read(&request, below);
         if let Ask::Done(reply) = ask {
-            return Answering::Now(Some(finish(reply, note)));
+            return Answering::Now(Some(finish(*reply, note)));
         }
         if let Some(reply) = self.inner.pypi.peek(&request, &ask) {
             return Answering::Now(Some(finish(reply, note)));

@@ -40,7 +40,7 @@ pub(super) enum Ask {
     },
     File(FileWant),
     /// Answered already.
-    Done(Reply),
+    Done(Box<Reply>),
 }
 
 impl Pypi {
@@ -48,14 +48,14 @@ impl Pypi {
     pub(super) fn read(&self, request: &Request, path: &str) -> Ask {
         let query = request.uri.query();
         let key = match pypi::want(path, query) {
-            Err(e) => return Ask::Done(Reply::text(StatusCode::BAD_REQUEST, &format!("dpm: {e}"))),
+            Err(e) => return Ask::Done(Reply::text(StatusCode::BAD_REQUEST, &format!("dpm: {e}")).into()),
             Ok(Want::Unknown) => {
-                return Ask::Done(Reply::text(StatusCode::NOT_FOUND, "dpm: nothing is here; see /"));
+                return Ask::Done(Reply::text(StatusCode::NOT_FOUND, "dpm: nothing is here; see /").into());
             }
             Ok(Want::Redirect(to)) => {
                 let mut reply = Reply::text(StatusCode::MOVED_PERMANENTLY, &to);
                 reply.put(header::LOCATION, &to);
-                return Ask::Done(reply);
+                return Ask::Done(reply.into());
             }
             Ok(Want::File(want)) => return Ask::File(want),
             Ok(Want::Root) => PageKey::Root,
@@ -67,7 +67,7 @@ impl Pypi {
                 "dpm: a page is application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html or text/html",
             );
             reply.set(header::VARY, "Accept");
-            return Ask::Done(reply);
+            return Ask::Done(reply.into());
         };
         let gzip = text(request, header::ACCEPT_ENCODING).is_some_and(accepts_gzip);
         // pip sends `max-age=0` with every request; only `no-cache` says that somebody asked for news.
@@ -97,7 +97,7 @@ impl Pypi {
     /// The answer, whatever it takes.
     pub(super) async fn answer(&self, request: &Request, ask: Ask) -> Reply {
         match ask {
-            Ask::Done(reply) => reply,
+            Ask::Done(reply) => *reply,
             Ask::Page { key, form, gzip, refresh } => {
                 match self.resolve.page(key, form, gzip, refresh).await {
                     Ok(page) => page_reply(request, &page, form),
