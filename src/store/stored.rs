@@ -58,7 +58,7 @@ impl Stored {
     }
 
     /// Whether `length` bytes from `offset` can be had without waiting for the disk, judged by one byte in each
-    /// [`PROBE_BYTES`] and the last.
+    /// 128 KiB and the last.
     pub fn is_cached(&self, offset: u64, length: u64) -> bool {
         let last = offset + length.max(1) - 1;
         let mut probes = (offset..last).step_by(PROBE_BYTES).chain([last]);
