@@ -80,7 +80,8 @@ fn errors_name_the_line_and_what_was_meant() {
         ),
         (
             "[[pypi]]\nurl = 'https://example.org'\nowns = ['a b']",
-            "dpm.toml:3: owns: \"a b\" is no glob of project names, as \"corp-*\" is",
+            "dpm.toml:3: owns: \"a b\" is no pattern of names: a name pattern consists of ASCII letters, digits, '.', \
+             '_', '-' and '*'",
         ),
         (
             "[[pypi]]\nurl = 'https://example.org'\npassword_env = 'NOT_THERE'",
