@@ -15,7 +15,7 @@ use crate::store::{Stored, read_cached};
 
 use super::flight::{Flight, View};
 use super::pool::Buffer;
-use super::{FetchError, Inner, pass};
+use super::{CHUNK, FetchError, Inner, pass};
 
 /// Bytes `at..end` of an artifact. Dropping it costs the flight nothing.
 pub struct Body {
@@ -140,7 +140,7 @@ impl Body {
                     match flight.view(at) {
                         View::Ready { file, until } => {
                             *listener = None;
-                            let until = end.map_or(until, |end| end.min(until));
+                            let until = end.map_or(until, |end| end.min(until)).min(at + CHUNK as u64);
                             let mut buffer = Buffer::take();
                             // Mostly just written, and in the page cache; a late reader of a large one may find it
                             // gone from there.

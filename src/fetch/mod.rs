@@ -21,6 +21,7 @@ use crate::upstream::{Ask, Client, Method, Site, UpstreamError};
 
 pub use body::Body;
 use flight::{Flight, Start};
+pub use pool::BYTES as BUFFER_BYTES;
 
 /// Bytes handed on at a time, and read at a time: 64 transfers at once, each with one on either side, hold 8 MiB of
 /// them. Larger ones gain nothing: an upstream's answer comes in pieces of 32 KiB, and large stored files are not

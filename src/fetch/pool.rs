@@ -1,17 +1,21 @@
-//! Buffers that go round: a fresh 64 KiB allocation is a system call and 16 page faults.
+//! Buffers that go round: a fresh one is a system call and 32 page faults.
 
 use std::sync::Mutex;
 
 use bytes::Bytes;
 
-use super::{CHUNK, LOCK};
+use super::LOCK;
 
-/// Buffers kept for the next use: 2 MiB.
+/// Bytes of a buffer: a stored file of up to this much goes out in one piece, head and all, which costs a tenth
+/// less than `sendfile` (70 KB, same upstream, runs after one another: 23 and 26 µs of CPU, nginx 26 in both).
+pub const BYTES: usize = 128 << 10;
+
+/// Buffers kept for the next use: 4 MiB.
 const KEPT: usize = 32;
 
 static POOL: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
-/// A buffer of [`CHUNK`] bytes that returns to the pool when dropped.
+/// A buffer of [`BYTES`] bytes that returns to the pool when dropped.
 pub(super) struct Buffer {
     bytes: Vec<u8>,
     filled: usize,
@@ -20,12 +24,12 @@ pub(super) struct Buffer {
 impl Buffer {
     pub(super) fn take() -> Self {
         let pooled = POOL.lock().expect(LOCK).pop();
-        Self { bytes: pooled.unwrap_or_else(|| vec![0; CHUNK]), filled: 0 }
+        Self { bytes: pooled.unwrap_or_else(|| vec![0; BYTES]), filled: 0 }
     }
 
     /// All of it, at most `length` bytes.
     pub(super) fn space(&mut self, length: u64) -> &mut [u8] {
-        let length = usize::try_from(length).unwrap_or(CHUNK).min(CHUNK);
+        let length = usize::try_from(length).unwrap_or(BYTES).min(BYTES);
         &mut self.bytes[..length]
     }
 

@@ -14,13 +14,14 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
+use crate::fetch::BUFFER_BYTES;
 use crate::store::Stored;
 
 /// Bytes of the longest blank: how much is sent before another connection has its turn.
 pub(super) const BLANK_BYTES: usize = 1 << 20;
 
-/// Bodies with less to send than this are copied, head and all in one system call.
-pub(super) const FROM_BYTES: u64 = 32 << 10;
+/// Bodies with no more to send than one buffer are copied.
+pub(super) const FROM_BYTES: u64 = BUFFER_BYTES as u64 + 1;
 
 /// Never read, so it takes no memory.
 static BLANK: [u8; BLANK_BYTES] = [0; BLANK_BYTES];
