@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use event_listener::Event;
 
@@ -36,7 +36,16 @@ struct State {
     /// Bytes from the start that are written and hashed.
     ready: u64,
     file: Option<Arc<std::fs::File>>,
+    /// What readers were last woken for, and when.
+    told: u64,
+    told_at: Instant,
 }
+
+/// Readers of a fast download are woken for this much.
+const WAKE_BYTES: u64 = 128 << 10;
+
+/// Readers of a slow one are woken for whatever came in this time.
+const WAKE_TIME: Duration = Duration::from_millis(4);
 
 enum Phase {
     /// The upstream has not answered.
@@ -78,7 +87,14 @@ pub(super) enum View {
 
 impl Flight {
     pub(super) fn new(artifact: Artifact) -> Self {
-        let state = State { phase: Phase::Starting, size: None, ready: 0, file: None };
+        let state = State {
+            phase: Phase::Starting,
+            size: None,
+            ready: 0,
+            file: None,
+            told: 0,
+            told_at: Instant::now(),
+        };
         Self { artifact, state: Mutex::new(state), changed: Event::new() }
     }
 
@@ -146,9 +162,23 @@ impl Flight {
         });
     }
 
-    /// Says how far the bytes are written and hashed.
+    /// Says how far the bytes are written and hashed, and wakes the readers when it is worth it: a fast upstream would
+    /// wake each of them for every 32 KiB.
     pub(super) fn advance(&self, ready: u64) {
-        self.update(|state| state.ready = ready);
+        let worth = {
+            let mut state = self.state.lock().expect(LOCK);
+            state.ready = ready;
+            let worth = ready < WAKE_BYTES
+                || ready - state.told >= WAKE_BYTES
+                || state.told_at.elapsed() >= WAKE_TIME;
+            if worth {
+                (state.told, state.told_at) = (ready, Instant::now());
+            }
+            worth
+        };
+        if worth {
+            self.changed.notify(usize::MAX);
+        }
     }
 
     /// Says that bytes are coming, of this size if it is known, into this file.

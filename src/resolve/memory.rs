@@ -20,7 +20,7 @@ use super::PageKey;
 const HEADS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// Bytes of rendered pages kept: what an office asks for in a day, and half of an idle node's memory.
-const RENDERED_BYTES: usize = 8 << 20;
+const RENDERED_BYTES: usize = 6 << 20;
 
 /// Rendered pages kept, whatever their size.
 const RENDERED: NonZeroUsize = NonZeroUsize::new(2048).expect("not zero");
