@@ -15,7 +15,7 @@ fn main() -> ExitCode {
 
 /// Has glibc give memory back: a node's threads come and go, and each would leave what it freed in a heap of its own.
 ///
-/// Measured with 64 downloads at once: 157 MiB with glibc's defaults, 57 MiB so, 384 MiB with mimalloc.
+/// Measured with 64 downloads at once: 157 MiB with glibc's defaults, about 60 so, 384 with mimalloc.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "mallopt has no safe wrapper")]
 fn keep_memory_small() {

@@ -11,7 +11,7 @@ use crate::store::{Facts, Incoming, StoreError, Stored};
 use crate::upstream::{Answer, Ask, Range, Site, Status, UpstreamError};
 
 use super::verify::{Verified, Verifier};
-use super::{CHUNK, FetchError, Inner, LOCK, lanes, plain};
+use super::{FetchError, Inner, LOCK, lanes, plain};
 
 /// Times a broken download is taken up again without [`PROGRESS_BYTES`] in between.
 const RESUMES: u32 = 4;
@@ -19,6 +19,9 @@ const RESUMES: u32 = 4;
 /// Fewer new bytes between two breaks are no progress: who gives a byte, breaks, and gives the next one would hold a
 /// thread for ever. Above what the slowest upstream that is borne sends before it is given up.
 pub(super) const PROGRESS_BYTES: u64 = 64 << 10;
+
+/// Bytes read from an upstream at a time: its answer comes in pieces of this much.
+const READ_BYTES: usize = 32 << 10;
 
 /// Pause before the first of them; the later ones wait longer in proportion.
 pub(super) const RESUME_PAUSE: Duration = Duration::from_millis(100);
@@ -284,7 +287,7 @@ pub(super) fn stream(
         return Err(Stop::NoRoom);
     }
     flight.running(size, incoming)?;
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = vec![0; READ_BYTES];
     let mut current = Some(answer);
     let mut fruitless = 0;
     let mut broke_at = 0;

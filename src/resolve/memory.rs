@@ -19,8 +19,8 @@ use super::PageKey;
 /// Heads kept: about 300 bytes each.
 const HEADS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
-/// Bytes of rendered pages kept: what an office asks for in a day, and half of an idle node's memory.
-const RENDERED_BYTES: usize = 6 << 20;
+/// Bytes of rendered pages kept: what an office asks for in a day.
+const RENDERED_BYTES: usize = 5 << 20;
 
 /// Rendered pages kept, whatever their size.
 const RENDERED: NonZeroUsize = NonZeroUsize::new(2048).expect("not zero");
@@ -29,7 +29,7 @@ const RENDERED: NonZeroUsize = NonZeroUsize::new(2048).expect("not zero");
 const CONTENTS: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
 
 /// Files of all parsed projects kept: about 1.5 kB each. The largest real pages have 4,400.
-const CONTENT_FILES: usize = 6_000;
+const CONTENT_FILES: usize = 5_000;
 
 /// Digests of metadata kept: about 250 bytes each.
 const METADATA: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
