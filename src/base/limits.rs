@@ -22,7 +22,7 @@ pub const ARTIFACT_BYTES: u64 = 64 << 30;
 /// Longest request path in bytes: file names reach 255, twice that with percent-encoding, and a project name.
 pub const PATH_BYTES: usize = 2048;
 
-/// Most client connections at once. Each may hold a body buffer; 1,024 idle ones cost about 10 MiB.
+/// Most client connections at once. Each may hold a body buffer; the kernel keeps further ones waiting.
 pub const CONNECTIONS: usize = 1024;
 
 /// Most downloads from upstreams at once: each occupies a blocking thread.

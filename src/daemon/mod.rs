@@ -28,8 +28,8 @@ pub use admin::{Admin, Order};
 /// Name of the control socket in the data folder.
 pub const CONTROL_SOCKET: &str = "control.sock";
 
-/// Threads that drive tasks. They never block, so more of them only hand work about: measured, two give 15 % more
-/// small answers than one on two cores, at 30 % more CPU each.
+/// Threads that drive tasks. They never block, and one keeps up with nginx's two workers on two cores
+/// (`benches/BASELINE.md`). More were not measured.
 const EXECUTOR_THREADS: usize = 1;
 
 /// Questions for index pages at once. Apart from downloads, so that pages do not wait behind them.

@@ -5,7 +5,8 @@
 //! sends the file's range in its stead. hyper is told to write vectored (`writev(true)`), so it never copies a body's
 //! bytes; `tests/it/flights.rs` would see zeros if it did, and so would every client, whose digest would not match.
 //!
-//! Measured on 61 MB files: 0.15 instead of 0.28 CPU seconds a GB, nginx 0.15.
+//! Measured on 61 MB files, eight at a time: 0.13 CPU seconds a GB where nginx took 0.13, and 1.8 times nginx's before
+//! (runs after one another on a busy machine: the ratios hold, the figures move).
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};

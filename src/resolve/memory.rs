@@ -16,7 +16,7 @@ use crate::store::PageHead;
 
 use super::PageKey;
 
-/// Heads kept: about 300 bytes each.
+/// Heads kept: some 300 bytes each, by estimate.
 const HEADS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// Bytes of rendered pages kept: what an office asks for in a day.
@@ -28,16 +28,17 @@ const RENDERED: NonZeroUsize = NonZeroUsize::new(2048).expect("not zero");
 /// Parsed projects kept: asked for file after file while one is installed.
 const CONTENTS: NonZeroUsize = NonZeroUsize::new(8).expect("not zero");
 
-/// Files of all parsed projects kept: about 1.5 kB each. The largest real pages have 4,400.
+/// Files of all parsed projects kept: some 1.5 kB each, by estimate. The largest real pages have 4,400.
 const CONTENT_FILES: usize = 5_000;
 
-/// Digests of metadata kept: about 250 bytes each.
+/// Digests of metadata kept: some 250 bytes each, by estimate.
 const METADATA: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// How long an upstream that failed for a page is not waited for again, when there is a stale page to serve.
 const FAILURE_REST: Duration = Duration::from_secs(10);
 
-/// Compression of pages for clients. Measured on a 4,400-file page: 6 takes three times as long and saves 9 %.
+/// Compression of pages for clients. Measured on the pages of 68 real projects: 1 makes them half as large again (9.2
+/// instead of 6.2 MB) and saves a fifth of the CPU of serving them the first time.
 const GZIP_LEVEL: Compression = Compression::new(3);
 
 /// Pages below this go out as they are: a header's worth is all that gzip could save.

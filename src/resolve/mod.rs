@@ -155,7 +155,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const LEAST_AGE: Duration = Duration::from_secs(1);
 
 /// Pages parsed or rendered at once; a page is always the same one's work. Bounds memory: a page of 4,400 files
-/// takes 10 MB while it is worked on.
+/// takes some 10 MB while it is worked on, by estimate.
 const WORKERS: usize = 4;
 
 impl Resolve {

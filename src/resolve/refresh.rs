@@ -29,7 +29,7 @@ const LARGE_BYTES: u64 = 4 << 20;
 
 static READING_LARGE: Mutex<()> = Mutex::new(());
 
-/// Pages from here on are parsed one at a time: parsed, a page takes five times its bytes for a moment.
+/// Pages from here on are parsed one at a time: parsed, a page takes several times its bytes for a moment.
 const PARSED_ALONE_BYTES: usize = 512 << 10;
 
 static PARSING: Mutex<()> = Mutex::new(());

@@ -45,7 +45,7 @@ const OPEN_FILES: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 /// Access times kept in memory before they are written in one batch.
 const TOUCHES: usize = 4096;
 
-/// fjall's block cache in bytes: the index of 100,000 artifacts is about 25 MB, a small box has 1 GiB.
+/// fjall's block cache in bytes: the whole node is to idle under 20 MiB.
 const CACHE_BYTES: u64 = 4 << 20;
 
 /// fjall's memtable of one keyspace in bytes: seven of them, and the whole node is to idle under 20 MiB.

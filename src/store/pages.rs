@@ -51,7 +51,7 @@ pub struct Page {
     pub body: Vec<u8>,
 }
 
-/// Compression of bodies on disk: 1 is three times faster than 6 on JSON pages and a fifth larger.
+/// Compression of bodies on disk: the fastest, for it is done while clients install. Others were not measured.
 const LEVEL: Compression = Compression::new(1);
 
 impl Store {
