@@ -24,6 +24,13 @@ pub fn dag_pb_cid(sha256: Sha256) -> Cid {
     cid_v1(DAG_PB, sha256)
 }
 
+/// The SHA-256 that a CID of either version names its block by; `None` for other hashes.
+pub fn sha256_of_cid(cid: &Cid) -> Option<Sha256> {
+    let hash = cid.hash();
+    let bytes = hash.digest().try_into().ok().filter(|_| hash.code() == SHA2_256)?;
+    Some(Sha256(bytes))
+}
+
 fn cid_v1(codec: u64, sha256: Sha256) -> Cid {
     Cid::new_v1(codec, Multihash::wrap(SHA2_256, &sha256.0).expect("32 bytes fit a multihash"))
 }

@@ -9,6 +9,9 @@ pub mod limits;
 mod secret;
 
 pub use artifact::{Access, Artifact};
-pub use cid::{Cid, dag_pb_cid, raw_cid};
+pub use cid::{Cid, dag_pb_cid, raw_cid, sha256_of_cid};
 pub use digest::{Algorithm, Digest, DigestError, Hasher, Sha256};
 pub use secret::Secret;
+
+pub use libp2p_identity::PeerId;
+pub use multiaddr::{Multiaddr, Protocol};

@@ -7,6 +7,7 @@
 //! An artifact is visible once its record is in the index; its file is durable before that. A crash leaves at
 //! worst a file that nothing names, which [`Store::sweep`] takes away.
 
+mod block;
 mod budget;
 mod commit;
 mod describe;
@@ -29,6 +30,7 @@ use lru::LruCache;
 use crate::base::{Digest, Sha256};
 use crate::rt::{Clock, UnixMillis};
 
+pub use block::{Block, MOST_BLOCK_BYTES};
 pub use budget::{Budget, Freed, Space};
 pub use commit::Facts;
 pub use describe::Description;

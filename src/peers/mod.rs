@@ -1,0 +1,1 @@
+//! Peers: who is near, what they gave, how fast, and who lied.
