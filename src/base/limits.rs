@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Bytes of a UnixFS chunk: `unixfs-v1-2025` (IPIP-499).
 pub const CHUNK_BYTES: u64 = 1 << 20;
 
+/// Largest block in bytes that is moved, or taken from a CAR file: 2 MiB (Bitswap specification, "Block sizes").
+pub const BLOCK_BYTES: u64 = 2 << 20;
+
 /// Largest index page taken from an upstream, in bytes as decoded.
 ///
 /// The largest real project pages are under 20 MB of JSON; a page is parsed in memory.

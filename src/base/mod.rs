@@ -1,4 +1,5 @@
-//! Words every room shares: digests, CIDs, artifacts, credentials, and the limits with their reasons.
+//! Words every room shares: digests, CIDs, artifacts, credentials, the limits with their reasons, and the numbers and
+//! fields that block formats and messages are written in.
 //!
 //! Knows nothing of files, sockets, clocks or ecosystems.
 
@@ -6,11 +7,20 @@ mod artifact;
 mod cid;
 mod digest;
 pub mod limits;
+#[cfg(test)]
+pub(crate) mod mutate;
+pub mod near;
+pub mod protobuf;
 mod secret;
+pub mod varint;
 
 pub use artifact::{Access, Artifact};
-pub use cid::{Cid, dag_pb_cid, raw_cid, sha256_of_cid};
+pub use cid::{
+    Cid, CidError, DAG_PB, IDENTITY, MOST_CID_BYTES, RAW, SHA2_256, dag_pb_cid, parse_cid, parse_cid_text,
+    raw_cid, read_cid, sha256_of_cid,
+};
 pub use digest::{Algorithm, Digest, DigestError, Hasher, Sha256};
+pub use near::{Subnet, is_near};
 pub use secret::Secret;
 
 pub use libp2p_identity::PeerId;

@@ -11,5 +11,5 @@ mod timer;
 pub use clock::{Clock, UnixMillis};
 pub use gate::Gate;
 pub use lines::Lines;
-pub use tasks::{Executor, Tasks, panics};
+pub use tasks::{Executor, Spawner, Tasks, panics};
 pub use timer::{Deadline, Ticker};

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use async_executor::Task;
 use event_listener::Event;
@@ -64,7 +64,23 @@ pub struct Tasks {
     set: Arc<Mutex<Set>>,
 }
 
-#[derive(Default)]
+/// Starts tasks in a set that somebody else owns; see [`Tasks::spawner`].
+#[derive(Clone, Debug)]
+pub struct Spawner {
+    executor: Weak<async_executor::Executor<'static>>,
+    set: Weak<Mutex<Set>>,
+}
+
+impl Spawner {
+    /// As [`Tasks::spawn`]. Drops `future` when the set is gone.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        if let (Some(executor), Some(set)) = (self.executor.upgrade(), self.set.upgrade()) {
+            Tasks { executor, set }.spawn(future);
+        }
+    }
+}
+
+#[derive(Debug, Default)]
 struct Set {
     next: u64,
     running: HashMap<u64, Task<()>>,
@@ -80,6 +96,16 @@ impl Set {
 }
 
 impl Tasks {
+    /// An empty set on the same threads.
+    pub fn sibling(&self) -> Self {
+        Self { executor: self.executor.clone(), set: Arc::default() }
+    }
+
+    /// A handle that starts tasks in this set and does not keep it: for what lives inside the set's own tasks.
+    pub fn spawner(&self) -> Spawner {
+        Spawner { executor: Arc::downgrade(&self.executor), set: Arc::downgrade(&self.set) }
+    }
+
     /// Starts a task that belongs to this set. A panic in it is counted in [`panics`] and logged.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         let weak = Arc::downgrade(&self.set);
