@@ -3,7 +3,7 @@
 use crate::base::limits::CHUNK_BYTES;
 use crate::base::{Algorithm, Cid, Hasher, Sha256, dag_pb_cid, raw_cid};
 
-use super::dag_pb::{Link, file_node};
+use super::file::{Child, file_node};
 
 /// Children of a node: `unixfs-v1-2025` (IPIP-499).
 const WIDTH: usize = 1024;
@@ -38,34 +38,33 @@ impl Layout {
     /// A file of one chunk has no nodes: its leaf is the root.
     pub fn tree(&self) -> (Cid, Vec<Node>) {
         let mut nodes = Vec::new();
-        let mut level: Vec<Link> = (0..self.leaves.len())
+        // A child, and the bytes of all blocks below it, its own included.
+        let mut level: Vec<(Child, u64)> = (0..self.leaves.len())
             .map(|n| {
-                let length = self.span(n).1;
-                Link { cid: raw_cid(self.leaves[n]), content_bytes: length, dag_bytes: length }
+                let content_bytes = self.span(n).1;
+                (Child { cid: raw_cid(self.leaves[n]), content_bytes }, content_bytes)
             })
             .collect();
         while level.len() > 1 {
             level = level
                 .chunks(WIDTH)
                 .map(|children| {
-                    let bytes = file_node(children);
+                    let bytes = file_node(children.iter().copied());
                     let cid = dag_pb_cid(Sha256::of(&bytes));
-                    let link = Link {
-                        cid,
-                        content_bytes: children.iter().map(|c| c.content_bytes).sum(),
-                        dag_bytes: bytes.len() as u64 + children.iter().map(|c| c.dag_bytes).sum::<u64>(),
-                    };
+                    let content_bytes = children.iter().map(|(child, _)| child.content_bytes).sum();
+                    let dag_bytes = bytes.len() as u64 + children.iter().map(|(_, dag)| dag).sum::<u64>();
                     nodes.push(Node { cid, bytes });
-                    link
+                    (Child { cid, content_bytes }, dag_bytes)
                 })
                 .collect();
         }
-        let root = level.first().map_or_else(|| raw_cid(Sha256::of(b"")), |link| link.cid);
+        let root = level.first().map_or_else(|| raw_cid(Sha256::of(b"")), |(child, _)| child.cid);
         (root, nodes)
     }
 }
 
 /// Hashes leaves while bytes pass.
+#[derive(Clone)]
 pub struct LayoutBuilder {
     leaf: Hasher,
     in_leaf: u64,
@@ -87,15 +86,27 @@ impl LayoutBuilder {
     pub fn update(&mut self, mut bytes: &[u8]) {
         self.layout.size += bytes.len() as u64;
         while !bytes.is_empty() {
-            if self.in_leaf == CHUNK_BYTES {
-                self.cut();
-            }
             let room = usize::try_from(CHUNK_BYTES - self.in_leaf).expect("a chunk fits in memory");
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             self.leaf.update(now);
             self.in_leaf += now.len() as u64;
+            if self.in_leaf == CHUNK_BYTES {
+                self.cut();
+            }
             bytes = later;
         }
+    }
+
+    /// Takes a chunk whose SHA-256 is known already, where one begins: all of a chunk, or the end of the file.
+    pub fn push(&mut self, length: u64, leaf: Sha256) {
+        debug_assert!(self.in_leaf == 0 && length <= CHUNK_BYTES, "chunks are pushed whole");
+        self.layout.size += length;
+        self.layout.leaves.push(leaf);
+    }
+
+    /// The leaves that are whole so far.
+    pub fn leaves(&self) -> &[Sha256] {
+        &self.layout.leaves
     }
 
     /// The layout of all bytes taken.
@@ -114,7 +125,7 @@ impl LayoutBuilder {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use chacha20::cipher::{KeyIvInit, StreamCipher};
 
@@ -125,7 +136,7 @@ mod tests {
     }
 
     /// The published stream of the `unixfs-v1-2025` vectors: ChaCha20, key sha256("chunk-v1-seed"), nonce zero.
-    fn keystream(length: usize) -> Vec<u8> {
+    pub(in crate::unixfs) fn keystream(length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         let key = Sha256::of(b"chunk-v1-seed").0;
         chacha20::ChaCha20::new(&key.into(), &[0; 12].into()).apply_keystream(&mut bytes);
