@@ -1,1 +1,10 @@
-//! Peers: who is near, what they gave, how fast, and who lied.
+//! Peers: who is near, what they gave, how fast, what they say they have, and who lied.
+//!
+//! Keeps books and decides nothing about bytes: a lie is told to it by whoever caught it.
+
+mod book;
+mod claims;
+mod credit;
+
+pub use book::{Peers, Row, STRIKES, Standing};
+pub use claims::{CLAIM_TIME, Claims, goes_first};

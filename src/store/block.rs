@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{Access, Cid, Sha256, sha256_of_cid};
+use crate::base::{Access, Cid, Digest, Sha256, sha256_of_cid};
 
 use super::records::{BlockRecord, decode};
 use super::{Store, StoreError, Stored};
@@ -114,7 +114,14 @@ impl Store {
         Ok(private)
     }
 
-    /// An artifact that is recorded; `None` otherwise, with nothing logged: strangers ask for what is not there.
+    /// The artifact with this digest, if it is stored. Strangers ask for what is not there: that is not logged.
+    pub fn find(&self, digest: &Digest) -> Result<Option<Arc<Stored>>, StoreError> {
+        match self.resolve(digest)? {
+            Some(sha256) => self.quietly(&sha256),
+            None => Ok(None),
+        }
+    }
+
     fn quietly(&self, sha256: &Sha256) -> Result<Option<Arc<Stored>>, StoreError> {
         if let Some(found) = self.peek(sha256) {
             return Ok(Some(found));

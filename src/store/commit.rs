@@ -8,7 +8,7 @@ use crate::base::{Access, Digest, Sha256};
 use crate::unixfs::Layout;
 
 use super::records::{ArtifactRecord, BlockRecord, decode, encode};
-use super::{Incoming, LOCK, Store, StoreError, Stored, alias_key};
+use super::{Change, Incoming, LOCK, Store, StoreError, Stored, alias_key};
 
 /// What is known of an artifact when it is committed. The caller has verified all of it.
 #[derive(Clone, Debug)]
@@ -58,7 +58,9 @@ impl Store {
 
         let _committing = Committing::begin(self, facts.sha256);
         let path = inner.object_path(&facts.sha256);
-        let file = incoming.publish(&path).map_err(|e| StoreError::Io("store", path.clone(), e))?;
+        let file = incoming
+            .publish(&path, facts.layout.size)
+            .map_err(|e| StoreError::Io("store", path.clone(), e))?;
 
         let mut space = inner.space.lock().expect(LOCK);
         let before = inner.artifacts.get(facts.sha256.0)?;
@@ -106,6 +108,9 @@ impl Store {
 
         let stored = Arc::new(Stored::new(file, facts.sha256, &record));
         inner.open.lock().expect(LOCK).put(facts.sha256, stored.clone());
+        if stored.access == Access::Public {
+            self.tell(Change::Added(facts.sha256));
+        }
         Ok(stored)
     }
 
@@ -135,8 +140,11 @@ impl Store {
             let _ = std::fs::remove_file(&path);
             inner.room_for_change()?;
         }
+        // What is private is nobody's business, its end included; one that cannot be read may be either.
+        let mut public = false;
         let size = match decode::<ArtifactRecord>(&bytes) {
             Ok(record) => {
+                public = !record.private;
                 for digest in record.digests.iter().filter_map(|d| d.parse::<Digest>().ok()) {
                     batch.remove(&inner.aliases, alias_key(&digest));
                 }
@@ -158,6 +166,9 @@ impl Store {
         *space = counted;
         inner.open.lock().expect(LOCK).pop(sha256);
         inner.touched.lock().expect(LOCK).remove(sha256);
+        if public {
+            self.tell(Change::Removed(*sha256));
+        }
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Io("remove", path, e)),
             _ => Ok(Some(size)),

@@ -12,6 +12,8 @@ pub struct Description {
     pub sha256: Sha256,
     /// Bytes.
     pub size: u64,
+    /// Other strong digests of it.
+    pub digests: Vec<Digest>,
     /// Its own file name.
     pub filename: String,
     /// Name of the upstream it came from.
@@ -39,6 +41,7 @@ impl Store {
         Ok(Some(Description {
             sha256,
             size: record.size,
+            digests: record.digests.iter().filter_map(|d| d.parse().ok()).collect(),
             filename: record.filename,
             upstream: record.upstream,
             url: record.url,
@@ -48,6 +51,15 @@ impl Store {
             pinned: record.pinned,
             private: record.private,
         }))
+    }
+
+    /// The SHA-256 of every artifact, `most` of them at most.
+    pub fn artifacts(&self, most: usize) -> Result<Vec<Sha256>, StoreError> {
+        let mut found = Vec::new();
+        for guard in self.inner.artifacts.iter().take(most) {
+            found.extend(guard.key()?[..].try_into().ok().map(Sha256));
+        }
+        Ok(found)
     }
 
     /// The artifact that the block with this CID belongs to; the artifact's own root counts.

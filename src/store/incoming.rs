@@ -99,8 +99,10 @@ impl Incoming {
         self.file.try_clone()
     }
 
-    /// Makes the bytes durable and moves the file to where it is looked for.
-    pub(super) fn publish(mut self, to: &Path) -> std::io::Result<File> {
+    /// Makes the first `size` bytes durable and moves the file to where it is looked for.
+    pub(super) fn publish(mut self, to: &Path, size: u64) -> std::io::Result<File> {
+        // Whoever wrote beyond the end was not right.
+        self.file.set_len(size)?;
         self.file.sync_data()?;
         let folder = to.parent().expect("an object has a folder");
         if !folder.is_dir() {

@@ -17,6 +17,7 @@ mod pages;
 mod records;
 mod scrub;
 mod stored;
+mod watch;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -38,6 +39,7 @@ pub use incoming::Incoming;
 pub use pages::{Page, PageHead};
 pub use scrub::{Damage, Report};
 pub use stored::{Stored, read_cached};
+pub use watch::Change;
 
 use records::ArtifactRecord;
 
@@ -95,6 +97,7 @@ struct Inner {
     /// Artifacts between their file's renaming and their record.
     committing: Mutex<Vec<Sha256>>,
     open: Mutex<LruCache<Sha256, Arc<Stored>>>,
+    watchers: Mutex<Vec<async_channel::Sender<Change>>>,
     tmp_counter: AtomicU64,
     /// Bytes that artifacts on their way in will still take.
     promised: AtomicU64,
@@ -138,6 +141,7 @@ impl Store {
                 touched: Mutex::default(),
                 committing: Mutex::default(),
                 open: Mutex::new(LruCache::new(OPEN_FILES)),
+                watchers: Mutex::default(),
                 tmp_counter: AtomicU64::new(0),
                 promised: AtomicU64::new(0),
             }),

@@ -83,6 +83,15 @@ impl Store {
         }
     }
 
+    /// The keys of pages that begin with `prefix`, `most` of them at most.
+    pub fn page_keys(&self, prefix: &str, most: usize) -> Result<Vec<String>, StoreError> {
+        let mut keys = Vec::new();
+        for guard in self.inner.heads.prefix(prefix).take(most) {
+            keys.push(String::from_utf8_lossy(&guard.key()?).into_owned());
+        }
+        Ok(keys)
+    }
+
     /// Replaces a page and its validators in one batch.
     ///
     /// It survives the end of the process at any instant; a power cut may take the last ones, which costs a fetch.

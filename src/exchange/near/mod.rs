@@ -1,0 +1,20 @@
+//! `/dpm/near/1`: what dpm nodes say to each other.
+//!
+//! A stream begins with what it is for: a question ("have you these?", which is also a claim), an artifact to take in
+//! chunks, or news of what a node has.
+
+mod ask;
+mod give;
+mod io;
+mod news;
+mod serve;
+mod take;
+
+pub use ask::Answer;
+pub use take::{Chunk, Claim, Outcome, Taking, Want};
+
+pub(super) use give::Given;
+pub(super) use news::tell;
+pub(super) use serve::serve;
+
+pub use crate::wire::near::PROTOCOL as NEAR;
