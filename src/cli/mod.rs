@@ -1,5 +1,6 @@
 //! The command line: flags in, text or JSON out. argh stays here.
 
+mod carry;
 mod orders;
 pub mod setup;
 mod show;
@@ -39,6 +40,11 @@ enum Command {
     Purge(Purge),
     Pin(Pin),
     Gc(Gc),
+    Peers(PeersCommand),
+    Cid(carry::CidCommand),
+    Get(carry::Get),
+    Export(carry::Export),
+    Import(carry::Import),
 }
 
 /// Run the cache. With no configuration it learns its upstream from this machine's pip or uv, and clients are
@@ -64,6 +70,18 @@ struct Serve {
     /// ask pip or uv again for the upstream instead of using what they said last
     #[argh(switch)]
     relearn: bool,
+    /// open HTTP to the LAN too and publish it there (default: this machine only)
+    #[argh(switch)]
+    lan: bool,
+    /// no peers: neither find nor be found, neither give nor take
+    #[argh(switch)]
+    no_swarm: bool,
+    /// where peers connect, as /ip4/0.0.0.0/udp/4001/quic-v1; repeatable (default: UDP 4001, else a free port)
+    #[argh(option, arg_name = "multiaddr")]
+    swarm_listen: Vec<String>,
+    /// a peer that is not found by itself, as /ip4/192.0.2.7/udp/4001/quic-v1/p2p/ID; repeatable
+    #[argh(option, arg_name = "multiaddr")]
+    peer: Vec<String>,
 }
 
 /// Write a commented dpm.toml with what was learned from this machine.
@@ -213,6 +231,21 @@ struct Pin {
     json: bool,
 }
 
+/// Show who is near: what they gave and took, how far they are, and who was caught lying.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "peers")]
+struct PeersCommand {
+    /// the configuration file
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
+    /// the data folder
+    #[argh(option, arg_name = "dir")]
+    data: Option<PathBuf>,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
 /// Evict what is over the budget and clean up now.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "gc")]
@@ -252,7 +285,12 @@ pub fn run() -> Result<u8> {
             let order = if a.undo { Order::Unpin(a.what) } else { Order::Pin(a.what) };
             orders::give(&order, a.config, a.data, a.json)
         }
+        Command::Peers(a) => orders::give(&Order::Peers, a.config, a.data, a.json),
         Command::Gc(a) => orders::give(&Order::Gc, a.config, a.data, a.json),
+        Command::Cid(a) => carry::cid(a),
+        Command::Get(a) => carry::get(a),
+        Command::Export(a) => carry::export(a),
+        Command::Import(a) => carry::import(a),
     }
 }
 
@@ -266,6 +304,10 @@ fn serve(args: Serve) -> Result<u8> {
         upstreams: args.upstream,
         offline: args.offline,
         relearn: args.relearn,
+        no_swarm: args.no_swarm,
+        lan: args.lan,
+        swarm_listen: args.swarm_listen,
+        peers: args.peer,
     };
     show::raise_open_files();
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
@@ -280,6 +322,14 @@ fn serve(args: Serve) -> Result<u8> {
         log::info!("upstream {}: {} ({})", index.name, index.url, index.origin);
     }
     log::info!("clients: http://{}/pypi/simple/  data: {}", daemon.address(), config.data.display());
+    match daemon.peer_id() {
+        Some(peer) => log::info!("swarm: {peer}, shares with {}", show::share(config.near.share)),
+        None => log::info!("swarm: off"),
+    }
+    if let Some(name) = daemon.local_name() {
+        let port = daemon.address().port();
+        log::info!("on the LAN: http://{name}:{port}/pypi/simple/ (unless another machine has that name)");
+    }
     // Stops on a signal; a handler that is gone is as good as one.
     let _ = receiver.recv();
     log::info!("stopping");

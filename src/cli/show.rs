@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
+use crate::config::Share;
 use crate::daemon::Order;
 use crate::rt::Lines;
 
@@ -19,6 +20,7 @@ pub(super) fn json(value: &Value) {
 pub(super) fn outcome(order: &Order, v: &Value) {
     match order {
         Order::Status => status(v),
+        Order::Peers => peers(v),
         Order::Why(_) => why(v, 0),
         Order::Verify => {
             println!("{} artifacts, {} read and hashed", v["artifacts"], bytes(&v["bytes"]));
@@ -40,6 +42,7 @@ pub(super) fn outcome(order: &Order, v: &Value) {
         }
         Order::Pin(_) => println!("{} stored artifacts are kept whatever else has to go", v["artifacts"]),
         Order::Unpin(_) => println!("{} stored artifacts may go again", v["artifacts"]),
+        Order::Get(_) | Order::Export { .. } | Order::Import { .. } => why(v, 0),
         Order::Gc => println!(
             "evicted {} artifacts ({}), removed {} orphaned files, forgot {} old pages",
             v["artifacts_evicted"],
@@ -47,6 +50,58 @@ pub(super) fn outcome(order: &Order, v: &Value) {
             v["orphans_removed"],
             v["old_pages_forgotten"]
         ),
+    }
+}
+
+/// With whom is shared, for the log.
+pub(super) fn share(share: Share) -> &'static str {
+    match share {
+        Share::Off => "nobody",
+        Share::Lan => "the local network",
+        Share::Anyone => "everybody",
+    }
+}
+
+fn peers(v: &Value) {
+    let Some(peer) = v["peer"].as_str() else {
+        println!("no swarm: no node runs on this data folder, or it runs with --no-swarm");
+        return;
+    };
+    println!("this node  {peer}");
+    for address in v["listeners"].as_array().into_iter().flatten() {
+        println!("           {}/p2p/{peer}", text(address));
+    }
+    let rows = v["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for row in v["unreachable"].as_array().into_iter().flatten() {
+        let addresses = row["addresses"].as_array().map(|all| all.iter().map(text).collect::<Vec<_>>().join(" "));
+        println!("not reached {}  {}", text(&row["peer"]), addresses.unwrap_or_default());
+        println!("  tried {} times: {}", row["failures"], text(&row["error"]));
+    }
+    if rows.is_empty() {
+        println!("nobody else is there; a peer that mDNS cannot find is named with --peer");
+    }
+    for row in rows {
+        let there = if row["connected"] == true { "connected" } else { "gone" };
+        println!("{}", text(&row["peer"]));
+        println!("  {there}  {}  {}", text(&row["agent"]), text(&row["address"]));
+        let round_trip = row["round_trip_ms"].as_f64().map_or("unknown".into(), |ms| format!("{ms:.1} ms"));
+        println!(
+            "  gave {} in {} artifacts, took {}, lists {}, round trip {round_trip}",
+            bytes(&row["gave_bytes"]),
+            row["gave_artifacts"],
+            bytes(&row["took_bytes"]),
+            row["listed"],
+        );
+        if row["strikes"].as_u64().is_some_and(|n| n > 0) {
+            let blocked = match &row["blocked_seconds"] {
+                Value::Null => String::new(),
+                time => format!(", not spoken with for {}", seconds(time)),
+            };
+            println!("  caught lying {} times{blocked}", row["strikes"]);
+            for note in row["notes"].as_array().into_iter().flatten() {
+                println!("    {}", text(note));
+            }
+        }
     }
 }
 
@@ -114,14 +169,16 @@ fn why(v: &Value, indent: usize) {
 
 /// Shows how far long work is, on a terminal only.
 pub(super) fn progress(order: &Order, v: &Value) {
-    if *order == Order::Verify && std::io::stderr().is_terminal() {
-        eprint!(
-            "\r{} of {} artifacts, {} of {}   ",
-            v["artifacts"],
-            v["of"],
-            bytes(&v["bytes"]),
-            bytes(&v["of_bytes"])
-        );
+    if !std::io::stderr().is_terminal() {
+        return;
+    }
+    let share = match &v["of_bytes"] {
+        Value::Null => bytes(&v["bytes"]),
+        of => format!("{} of {}", bytes(&v["bytes"]), bytes(of)),
+    };
+    match order {
+        Order::Get(_) => eprint!("\r{share}   "),
+        _ => eprint!("\r{} of {} artifacts, {share}   ", v["artifacts"], v["of"]),
     }
 }
 
@@ -149,11 +206,11 @@ pub(super) fn setup(report: &Report) {
     }
 }
 
-fn text(v: &Value) -> String {
+pub(super) fn text(v: &Value) -> String {
     v.as_str().map_or_else(|| v.to_string(), str::to_owned)
 }
 
-fn bytes(v: &Value) -> String {
+pub(super) fn bytes(v: &Value) -> String {
     let mut size = v.as_u64().unwrap_or_default() as f64;
     for unit in ["B", "kB", "MB", "GB"] {
         if size < 1000.0 {

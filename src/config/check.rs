@@ -54,7 +54,12 @@ impl Config {
     }
 
     fn check_listen(&self, found: &mut Vec<Finding>) {
-        if !self.listen.ip().is_loopback() {
+        if self.near.lan && self.listen.ip().is_unspecified() {
+            found.note(
+                "lan = true: everybody on the local network can read what is cached, private indexes too"
+                    .into(),
+            );
+        } else if !self.listen.ip().is_loopback() {
             found.warning(format!(
                 "listen = {}: everybody who reaches this address can read what is cached, private indexes too",
                 self.listen

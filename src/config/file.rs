@@ -11,9 +11,10 @@ use url::Url;
 use crate::eco::pypi::NamePattern;
 
 use super::index::{default_name, http_url};
+use super::near;
 use super::units::{Share, Size, Span};
 use super::{BadUrl, Config, ConfigError, Index, Machine, Origin};
-use crate::base::Secret;
+use crate::base::{Multiaddr, PeerId, Secret};
 
 /// Reads a file over the defaults. Paths in it are relative to its own directory.
 pub(super) fn read(path: &Path, machine: &Machine) -> Result<Config, ConfigError> {
@@ -35,6 +36,14 @@ pub(super) fn read(path: &Path, machine: &Machine) -> Result<Config, ConfigError
     set(&mut d.freshness.stale_if_error, f.stale_if_error.map(|span| span.0));
     set(&mut d.freshness.negative, f.negative.map(|span| span.0));
     set(&mut d.log.requests, file.log.requests);
+    let n = file.near;
+    set(&mut d.near.swarm, n.swarm);
+    set(&mut d.near.lan, n.lan);
+    set(&mut d.near.share, n.share);
+    set(&mut d.near.name, n.name.map(|name| name.0));
+    d.near.listen = n.listen.into_iter().map(|address| address.0).collect();
+    d.near.peers = n.peers.into_iter().map(|peer| peer.0).collect();
+    d.near.allow = n.allow.into_iter().map(|peer| peer.0).collect();
     for (place, raw) in file.pypi.into_iter().enumerate() {
         let line = line_of(&text, raw.span().start);
         let wrong = |text| ConfigError::File { path: path.into(), line, text };
@@ -97,6 +106,7 @@ struct File {
     store: StoreTable,
     freshness: FreshnessTable,
     log: LogTable,
+    near: NearTable,
     pypi: Vec<toml::Spanned<IndexTable>>,
 }
 
@@ -121,6 +131,18 @@ struct FreshnessTable {
 #[serde(deny_unknown_fields, default)]
 struct LogTable {
     requests: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct NearTable {
+    swarm: Option<bool>,
+    lan: Option<bool>,
+    share: Option<near::Share>,
+    name: Option<HostName>,
+    listen: Vec<ListenAddress>,
+    peers: Vec<PeerAddress>,
+    allow: Vec<PeerName>,
 }
 
 #[derive(Deserialize)]
@@ -150,6 +172,29 @@ struct HttpUrl(Url);
 struct Glob(String);
 
 struct ClearPassword;
+
+/// Texts that mean something, read by the function that also reads the flag.
+macro_rules! read_by {
+    ($($name:ident($type:ty) = $read:path;)*) => {$(
+        #[derive(Deserialize)]
+        #[serde(try_from = "String")]
+        struct $name($type);
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+            fn try_from(text: String) -> Result<Self, String> {
+                $read(&text).map(Self)
+            }
+        }
+    )*};
+}
+
+read_by! {
+    HostName(String) = near::host_name;
+    ListenAddress(Multiaddr) = near::listen_address;
+    PeerAddress((PeerId, Multiaddr)) = near::peer_address;
+    PeerName(PeerId) = near::peer_id;
+}
 
 impl TryFrom<String> for HttpUrl {
     type Error = BadUrl;
@@ -320,6 +365,22 @@ const HEAD: &str = r##"# dpm's configuration. What is commented out shows the de
 [log]
 # One line a request.
 # requests = true
+
+[near]
+# Find other dpm nodes and IPFS peers on the LAN, and share with them. ($DPM_SWARM, --no-swarm)
+# swarm = true
+# Open HTTP to the LAN too, and publish it there (_http._tcp, NAME.local). (--lan)
+# lan = false
+# name = "dpm"
+# Who may have what is stored here: "off", "lan" (private addresses and this box's own networks), "anyone". What came
+# from a private index is never given to anybody.
+# share = "lan"
+# Only these peers, by their ids; empty for everybody whom `share` lets in.
+# allow = []
+# Where the swarm listens; the default is UDP 4001, or another port when that is taken. (--swarm-listen)
+# listen = ["/ip4/0.0.0.0/udp/4001/quic-v1", "/ip6/::/udp/4001/quic-v1"]
+# Peers that mDNS cannot find, as "/ip4/192.0.2.7/udp/4001/quic-v1/p2p/ID". (--peer)
+# peers = []
 
 # Python indexes, in the order in which they are asked. Without any, dpm asks pip and uv which they use.
 #   name           in logs and metrics: a-z, 0-9, '-', '_', '.'

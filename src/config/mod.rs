@@ -12,13 +12,14 @@ mod index;
 mod learn;
 mod learned;
 mod machine;
+mod near;
 mod pip_conf;
 mod units;
 mod uv_toml;
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -30,6 +31,7 @@ pub use index::{BadUrl, Index, Origin};
 pub use learn::{LearnError, learn_pypi};
 pub use learned::{LEARNED_TIME, load_learned, save_learned};
 pub use machine::{Machine, RUN_TIME, RunError};
+pub use near::{Near, Share};
 
 pub use crate::resolve::Freshness;
 pub use crate::store::Budget;
@@ -54,6 +56,8 @@ pub struct Config {
     pub freshness: Freshness,
     /// What is written to the log.
     pub log: Log,
+    /// The nodes around.
+    pub near: Near,
     /// The proxy on the way to upstreams; the environment's proxy variables are not used (dpm may be behind them).
     pub proxy: Option<Url>,
     /// Python indexes, in the order in which they are asked.
@@ -91,6 +95,14 @@ pub struct Flags {
     pub upstreams: Vec<String>,
     /// `--offline`.
     pub offline: bool,
+    /// `--no-swarm`: no peers.
+    pub no_swarm: bool,
+    /// `--lan`: HTTP for the LAN too.
+    pub lan: bool,
+    /// `--swarm-listen MULTIADDR`, repeatable.
+    pub swarm_listen: Vec<String>,
+    /// `--peer MULTIADDR`, repeatable.
+    pub peers: Vec<String>,
     /// `--relearn`: ask the clients again although what they said is still remembered.
     pub relearn: bool,
 }
@@ -127,8 +139,21 @@ impl Config {
             None => Self::defaults(),
         };
         config.take_environment(machine)?;
+        config.near.lan |= flags.lan;
+        if config.near.lan && config.listen == Self::defaults().listen {
+            config.listen = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT));
+        }
         if let Some(listen) = flags.listen {
             config.listen = listen;
+        }
+        config.near.swarm &= !flags.no_swarm;
+        let flag = |flag| move |text| ConfigError::Flag { flag, text };
+        if !flags.swarm_listen.is_empty() {
+            let listen = flags.swarm_listen.iter().map(|text| near::listen_address(text));
+            config.near.listen = listen.collect::<Result<_, _>>().map_err(flag("--swarm-listen"))?;
+        }
+        for text in &flags.peers {
+            config.near.peers.push(near::peer_address(text).map_err(flag("--peer"))?);
         }
         if let Some(data) = &flags.data {
             config.data.clone_from(data);
@@ -176,6 +201,7 @@ impl Config {
                 negative: Duration::from_secs(60),
             },
             log: Log { requests: true },
+            near: Near::default(),
             proxy: None,
             pypi: Vec::new(),
             learned: None,
@@ -192,11 +218,12 @@ impl Config {
                 wrong("DPM_LISTEN", format!("{listen:?} is no ADDRESS:PORT, as 127.0.0.1:3142 is"))
             })?;
         }
-        if let Some(offline) = machine.var("DPM_OFFLINE") {
-            self.offline = match offline.to_ascii_lowercase().as_str() {
+        for (name, place) in [("DPM_OFFLINE", &mut self.offline), ("DPM_SWARM", &mut self.near.swarm)] {
+            let Some(text) = machine.var(name) else { continue };
+            *place = match text.to_ascii_lowercase().as_str() {
                 "1" | "true" | "yes" | "on" => true,
                 "0" | "false" | "no" | "off" => false,
-                _ => return Err(wrong("DPM_OFFLINE", format!("{offline:?} is neither true nor false"))),
+                _ => return Err(wrong(name, format!("{text:?} is neither true nor false"))),
             };
         }
         if let Some(proxy) = machine.var("DPM_PROXY") {
@@ -220,6 +247,7 @@ impl fmt::Debug for Config {
             .field("store", &self.store)
             .field("freshness", &self.freshness)
             .field("log", &self.log)
+            .field("near", &self.near)
             .field("proxy", &self.proxy.as_ref().map(|proxy| without_userinfo(proxy).to_string()))
             .field("pypi", &self.pypi)
             .field("learned", &self.learned)

@@ -185,6 +185,8 @@ fn default_file() {
     assert!(full.proxy.take().is_some());
     let bare = load("data = '/var/lib/dpm'").unwrap();
     full.pypi.clear();
+    // Where the swarm listens by default is no list: a port that is taken is replaced.
+    assert_eq!(std::mem::take(&mut full.near.listen).len(), 2);
     assert_eq!(format!("{full:?}"), format!("{bare:?}"));
 }
 

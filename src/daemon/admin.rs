@@ -1,5 +1,6 @@
 //! What an operator asks and orders, answered the same by a running node and by an idle store.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -7,15 +8,16 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::base::{Algorithm, Artifact, Digest, raw_cid};
+use crate::base::{Algorithm, Artifact, Cid, Digest, Sha256, raw_cid, sha256_of_cid};
 use crate::config::Config;
-use crate::eco::pypi::{self, ProjectName, Want};
+use crate::eco::pypi::{self, ProjectName, Purl, Want};
 use crate::front::{Gauges, Metrics};
 use crate::resolve::PageKey;
 use crate::rt::UnixMillis;
-use crate::store::{Description, StoreError};
+use crate::store::{Description, Store, StoreError};
 
-use super::Rooms;
+use super::carry::{self, CarryError, Choice, Chosen};
+use super::{Rooms, get};
 
 /// An order of an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,23 @@ pub enum Order {
     Unpin(String),
     /// Evict what is over the budget, sweep what is orphaned, forget pages not confirmed for 90 days.
     Gc,
+    /// Who is near, what they gave and took, and who lied.
+    Peers,
+    /// Give the bytes of what these words name, fetched where they are not stored: a package URL with a version, a URL
+    /// of dpm, a digest or a CID.
+    Get(String),
+    /// Give what is stored as a CAR file.
+    Export {
+        /// Of all that is stored.
+        choice: Choice,
+        /// Whether what came from private indexes goes with it.
+        private: bool,
+    },
+    /// Take in a CAR file that an export gave.
+    Import {
+        /// Whether its index pages are taken over, too.
+        names: bool,
+    },
 }
 
 /// Pages that no upstream has confirmed for so long are forgotten by `gc`.
@@ -73,6 +92,17 @@ impl Admin {
 
     /// Carries out an order and gives the outcome as JSON. Blocks; `progress` is told of long work.
     pub fn carry_out(&self, order: &Order, progress: &mut dyn FnMut(Value)) -> Result<Value, Failure> {
+        self.carry_through(order, &mut std::io::empty(), &mut std::io::sink(), progress)
+    }
+
+    /// The same for an order that takes bytes from `input` or gives bytes to `output`.
+    pub fn carry_through(
+        &self,
+        order: &Order,
+        input: &mut dyn Read,
+        output: &mut dyn Write,
+        progress: &mut dyn FnMut(Value),
+    ) -> Result<Value, Failure> {
         match order {
             Order::Status => Ok(self.status()?),
             Order::Why(what) => self.why(what),
@@ -81,7 +111,86 @@ impl Admin {
             Order::Pin(what) => self.pin(what, true),
             Order::Unpin(what) => self.pin(what, false),
             Order::Gc => Ok(self.gc()?),
+            Order::Peers => Ok(self.peers()),
+            Order::Get(what) => get::get(&self.inner.rooms, what, output, progress),
+            Order::Export { choice, private } => {
+                let chosen = self.chosen(choice)?;
+                Ok(carry::export(&self.inner.rooms, chosen, *private, output, progress)?)
+            }
+            Order::Import { names } => Ok(carry::import(&self.inner.rooms, *names, input, progress)?),
         }
+    }
+
+    /// The stored artifacts, and the pages, that are to be carried.
+    fn chosen(&self, choice: &Choice) -> Result<Chosen, Failure> {
+        let rooms = &self.inner.rooms;
+        let store = &rooms.store;
+        let what = match choice {
+            Choice::All => {
+                let artifacts = store.artifacts(carry::MOST_FILES + 1)?;
+                return Ok(Chosen {
+                    artifacts,
+                    projects: rooms.resolve.stored_projects(carry::MOST_FILES + 1)?,
+                });
+            }
+            Choice::Pinned => {
+                let mut artifacts = Vec::new();
+                for sha256 in store.artifacts(usize::MAX)? {
+                    if store.describe(&sha256.digest())?.is_some_and(|d| d.pinned) {
+                        artifacts.push(sha256);
+                    }
+                }
+                let projects = self.projects_of(&artifacts)?;
+                return Ok(Chosen { artifacts, projects });
+            }
+            Choice::What(what) => what,
+        };
+        let nothing = || CarryError::Nothing(what.clone());
+        let (key, version, file) = match self.subject(what)? {
+            Subject::Digest(digest) => {
+                let found = store.describe(&digest)?.ok_or_else(nothing)?;
+                let artifacts = vec![found.sha256];
+                let projects = self.projects_of(&artifacts)?;
+                return Ok(Chosen { artifacts, projects });
+            }
+            Subject::File(want) => (want.project, None, Some(want.filename)),
+            Subject::Page(PageKey::Root) => return Err(nothing().into()),
+            Subject::Page(PageKey::Project(name)) if Purl::is_meant(what) => {
+                let purl = Purl::parse(what)?;
+                (name, purl.version, purl.file_name)
+            }
+            Subject::Page(PageKey::Project(name)) => (name, None, None),
+        };
+        let mut artifacts = Vec::new();
+        for artifact in
+            futures_lite::future::block_on(rooms.resolve.artifacts(&PageKey::Project(key.clone())))?
+        {
+            let filename = &artifact.filename;
+            let is_meant = file
+                .as_ref()
+                .is_none_or(|file| filename.strip_suffix(".metadata").unwrap_or(filename) == file)
+                && version.as_ref().is_none_or(|v| pypi::is_of(filename, &key, v));
+            if is_meant
+                && let Some(digest) = self.digest(&artifact)?
+                && let Some(found) = store.describe(&digest)?
+            {
+                artifacts.push(found.sha256);
+            }
+        }
+        match artifacts.is_empty() {
+            true => Err(nothing().into()),
+            false => Ok(Chosen { artifacts, projects: vec![key] }),
+        }
+    }
+
+    /// The projects that these artifacts are of, by their names.
+    fn projects_of(&self, artifacts: &[Sha256]) -> Result<Vec<ProjectName>, Failure> {
+        let mut projects = std::collections::BTreeSet::new();
+        for sha256 in artifacts {
+            let found = self.inner.rooms.store.describe(&sha256.digest())?;
+            projects.extend(found.and_then(|found| pypi::project_of(&found.filename)));
+        }
+        Ok(projects.into_iter().collect())
     }
 
     fn status(&self) -> Result<Value, StoreError> {
@@ -131,8 +240,49 @@ impl Admin {
             "origins": origins,
             "in_flight": inner.rooms.fetch.in_flight(),
             "upstream_bytes": counters.upstream_bytes.load(Relaxed),
+            "peer_bytes": counters.peer_bytes.load(Relaxed),
+            "swarm": inner.rooms.near.as_ref().map(|(swarm, _)| swarm.peer_id().to_string()),
             "answers": answers,
         }))
+    }
+
+    /// What `dpm peers` and `/api/peers` show.
+    pub fn peers(&self) -> Value {
+        let Some((swarm, exchange)) = &self.inner.rooms.near else {
+            return json!({"peer": null, "peers": []});
+        };
+        let connected = swarm.peers();
+        let rows: Vec<_> = exchange
+            .peers()
+            .list()
+            .into_iter()
+            .map(|row| {
+                let rtt = connected.iter().find(|c| c.peer == row.peer).and_then(|c| c.rtt);
+                json!({
+                    "peer": row.peer.to_string(), "address": row.address.map(|a| a.to_string()),
+                    "agent": row.agent, "connected": row.connected, "dpm": row.dpm,
+                    "round_trip_ms": rtt.map(|t| t.as_secs_f64() * 1e3),
+                    "gave_bytes": row.gave_bytes, "gave_artifacts": row.gave_artifacts,
+                    "took_bytes": row.took_bytes, "bytes_per_second": row.bytes_per_second,
+                    "listed": row.listed, "strikes": row.strikes, "notes": row.notes,
+                    "blocked_seconds": row.blocked_for.map(|d| d.as_secs()), "let_downs": row.let_downs,
+                })
+            })
+            .collect();
+        let listeners: Vec<_> = swarm.listeners().iter().map(ToString::to_string).collect();
+        let sought = swarm.sought().into_iter().filter(|s| s.failures > 0);
+        let unreachable: Vec<_> = sought
+            .map(|s| {
+                json!({
+                    "peer": s.peer.to_string(), "kept": s.kept, "failures": s.failures, "error": s.error,
+                    "addresses": s.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                })
+            })
+            .collect();
+        json!({
+            "peer": swarm.peer_id().to_string(), "listeners": listeners, "peers": rows,
+            "unreachable": unreachable,
+        })
     }
 
     fn why(&self, what: &str) -> Result<Value, Failure> {
@@ -167,6 +317,7 @@ impl Admin {
         let Some(Description {
             sha256,
             size,
+            digests: _,
             filename,
             upstream,
             url,
@@ -399,6 +550,48 @@ impl Admin {
             ),
             ("dpm_panics_total", "counter", "Tasks that panicked: bugs.", crate::rt::panics()),
         ]);
+        if let Some((swarm, exchange)) = &rooms.near {
+            let c = exchange.counters();
+            gauges.metrics.extend([
+                ("dpm_peers", "gauge", "Peers connected.", swarm.peers().len() as u64),
+                (
+                    "dpm_near_taken_bytes_total",
+                    "counter",
+                    "Bytes of chunks taken from peers.",
+                    c.taken_bytes.load(Relaxed),
+                ),
+                (
+                    "dpm_near_again_bytes_total",
+                    "counter",
+                    "Bytes of chunks that came from a second peer.",
+                    c.again_bytes.load(Relaxed),
+                ),
+                (
+                    "dpm_near_given_bytes_total",
+                    "counter",
+                    "Bytes of chunks given to peers.",
+                    c.given_bytes.load(Relaxed),
+                ),
+                (
+                    "dpm_near_elsewhere_total",
+                    "counter",
+                    "Chunks that a peer was sent elsewhere for.",
+                    c.elsewhere.load(Relaxed),
+                ),
+                (
+                    "dpm_near_questions_total",
+                    "counter",
+                    "Questions of peers answered.",
+                    c.answered.load(Relaxed),
+                ),
+                (
+                    "dpm_near_wrong_chunks_total",
+                    "counter",
+                    "Chunks from peers with wrong bytes.",
+                    c.wrong_chunks.load(Relaxed),
+                ),
+            ]);
+        }
         gauges
     }
 
@@ -419,6 +612,9 @@ impl Admin {
             Ok(url) if matches!(url.scheme(), "http" | "https") => url.path().to_owned(),
             _ => what.to_owned(),
         };
+        if let Some(cid) = path.strip_prefix("/ipfs/") {
+            return self.subject(cid.trim_end_matches('/'));
+        }
         if let Some(below) = path.strip_prefix("/pypi") {
             return match pypi::want(below, None)? {
                 Want::Root => Ok(Subject::Page(PageKey::Root)),
@@ -438,6 +634,13 @@ impl Admin {
                 .map_err(|e| format!("{what} is no dpm URL, digest, CID or project name: {e}"))?,
         )))
     }
+}
+
+/// What is known of the artifact that a CID's block belongs to.
+pub(super) fn artifact_of(store: &Store, cid: &Cid) -> Result<Option<Description>, StoreError> {
+    let Some(hash) = sha256_of_cid(cid) else { return Ok(None) };
+    let whole = store.artifact_of_block(&hash)?.unwrap_or(hash);
+    store.describe(&whole.digest())
 }
 
 enum Subject {

@@ -1,22 +1,30 @@
 //! The control socket: orders over HTTP on a Unix socket that only its owner can open.
 //!
 //! `POST /ORDER?what=…` answers with lines of JSON: `{"progress": …}` as work goes on, then `{"done": …}` or
-//! `{"error": …}`.
+//! `{"error": …}`. What an order gives in bytes stands between them: `{"bytes": n}`, and behind the line n bytes. What
+//! one takes in bytes is the request's body.
 
+use std::io::{self, BufWriter, Read, Write};
 use std::net::IpAddr;
+use std::pin::Pin;
 
 use bytes::Bytes;
+use futures_lite::future;
 use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use crate::front::{Answering, Handler, Out};
 use crate::rt::{Gate, Tasks};
 
-use super::{Admin, Order};
+use super::{Admin, Choice, Order};
 
 /// Lines that wait for the operator's terminal; work waits when it is full.
 const LINES: usize = 16;
+
+/// Bytes that an order gives at a time: [`LINES`] of them wait at most.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// Answers orders.
 #[derive(Clone)]
@@ -36,27 +44,39 @@ impl Control {
 impl Order {
     /// The order as it stands in a request.
     pub fn uri(&self) -> String {
-        let (name, what) = match self {
-            Self::Status => ("status", None),
-            Self::Why(what) => ("why", Some(what)),
-            Self::Verify => ("verify", None),
-            Self::Purge(what) => ("purge", Some(what)),
-            Self::Pin(what) => ("pin", Some(what)),
-            Self::Unpin(what) => ("unpin", Some(what)),
-            Self::Gc => ("gc", None),
+        let flag = |on: &bool| on.to_string();
+        let (name, words) = match self {
+            Self::Status => ("status", vec![]),
+            Self::Why(what) => ("why", vec![("what", what.clone())]),
+            Self::Verify => ("verify", vec![]),
+            Self::Purge(what) => ("purge", vec![("what", what.clone())]),
+            Self::Pin(what) => ("pin", vec![("what", what.clone())]),
+            Self::Unpin(what) => ("unpin", vec![("what", what.clone())]),
+            Self::Gc => ("gc", vec![]),
+            Self::Peers => ("peers", vec![]),
+            Self::Get(what) => ("get", vec![("what", what.clone())]),
+            Self::Export { choice, private } => {
+                let choice = match choice {
+                    Choice::All => ("all", String::new()),
+                    Choice::Pinned => ("pinned", String::new()),
+                    Choice::What(what) => ("what", what.clone()),
+                };
+                ("export", vec![choice, ("private", flag(private))])
+            }
+            Self::Import { names } => ("import", vec![("names", flag(names))]),
         };
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        if let Some(what) = what {
-            query.append_pair("what", what);
-        }
+        query.extend_pairs(words);
         format!("/{name}?{}", query.finish())
     }
 
     fn parse(path: &str, query: &str) -> Option<Self> {
-        let what = || {
+        let word = |name: &str| {
             let mut pairs = url::form_urlencoded::parse(query.as_bytes());
-            pairs.find(|(k, _)| k == "what").map(|(_, v)| v.into_owned())
+            pairs.find(|(k, _)| k == name).map(|(_, v)| v.into_owned())
         };
+        let what = || word("what");
+        let flag = |name| word(name)?.parse().ok();
         Some(match path {
             "/status" => Self::Status,
             "/why" => Self::Why(what()?),
@@ -65,8 +85,73 @@ impl Order {
             "/pin" => Self::Pin(what()?),
             "/unpin" => Self::Unpin(what()?),
             "/gc" => Self::Gc,
+            "/peers" => Self::Peers,
+            "/get" => Self::Get(what()?),
+            "/export" => {
+                let choice = match (word("all"), word("pinned"), what()) {
+                    (Some(_), None, None) => Choice::All,
+                    (None, Some(_), None) => Choice::Pinned,
+                    (None, None, Some(what)) => Choice::What(what),
+                    _ => return None,
+                };
+                Self::Export { choice, private: flag("private")? }
+            }
+            "/import" => Self::Import { names: flag("names")? },
             _ => return None,
         })
+    }
+}
+
+/// What an order gives, between the lines of its answer.
+struct Giver(async_channel::Sender<Bytes>);
+
+impl Write for Giver {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = &bytes[..bytes.len().min(PIECE_BYTES)];
+        let mut out = format!("{}\n", json!({"bytes": piece.len()})).into_bytes();
+        out.extend_from_slice(piece);
+        match self.0.send_blocking(out.into()) {
+            Ok(()) => Ok(piece.len()),
+            Err(_) => Err(io::Error::new(io::ErrorKind::BrokenPipe, "whoever gave the order has gone")),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What an order takes: a request's body.
+struct Taker {
+    body: Incoming,
+    /// Come, and not taken.
+    rest: Bytes,
+}
+
+impl Taker {
+    fn next(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            let frame = future::block_on(future::poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)));
+            match frame.transpose().map_err(io::Error::other)? {
+                None => return Ok(None),
+                Some(frame) => match frame.into_data() {
+                    Ok(bytes) if bytes.is_empty() => {}
+                    Ok(bytes) => return Ok(Some(bytes)),
+                    Err(_) => {}
+                },
+            }
+        }
+    }
+}
+
+impl Read for Taker {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.rest.is_empty() {
+            self.rest = self.next()?.unwrap_or_default();
+        }
+        let length = self.rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.rest.split_to(length));
+        Ok(length)
     }
 }
 
@@ -80,17 +165,28 @@ impl Handler for Control {
         };
         let (sender, receiver) = async_channel::bounded(LINES);
         let (admin, gate) = (self.admin.clone(), self.gate.clone());
+        let mut input = Taker { body: request.into_body(), rest: Bytes::new() };
         self.tasks.spawn(async move {
             gate.run(move || {
                 let mut progress = |state: Value| {
                     // A full queue or a gone operator costs a line, not the work.
                     let _ = sender.try_send(line(&json!({"progress": state})));
                 };
-                let outcome = match admin.carry_out(&order, &mut progress) {
+                let mut output = BufWriter::with_capacity(PIECE_BYTES, Giver(sender.clone()));
+                let outcome = admin.carry_through(&order, &mut input, &mut output, &mut progress);
+                let outcome =
+                    outcome.and_then(|outcome| output.flush().map(|()| outcome).map_err(Into::into));
+                let outcome = match outcome {
                     Ok(outcome) => json!({"done": outcome}),
                     Err(e) => json!({"error": e.to_string()}),
                 };
+                // An error's unwritten rest would only stand behind the last line.
+                drop(output.into_parts());
                 let _ = sender.send_blocking(line(&outcome));
+                drop(sender);
+                // A socket that is closed with bytes unread takes the answer's end with it: whoever sends them has read
+                // that, and goes.
+                while let Ok(Some(_)) = input.next() {}
             })
             .await;
         });
@@ -116,11 +212,21 @@ mod tests {
             Order::Pin("flask".into()),
             Order::Unpin("flask".into()),
             Order::Gc,
+            Order::Peers,
+            Order::Get("pkg:pypi/a@1?file_name=a-1+b.whl".into()),
+            Order::Export { choice: Choice::All, private: true },
+            Order::Export { choice: Choice::Pinned, private: false },
+            Order::Export { choice: Choice::What("a b&pinned=".into()), private: false },
+            Order::Import { names: true },
         ];
         for order in orders {
             let uri: http::Uri = order.uri().parse().unwrap();
             assert_eq!(Order::parse(uri.path(), uri.query().unwrap_or_default()), Some(order));
         }
-        assert_eq!(Order::parse("/why", ""), None);
+        for (path, query) in
+            [("/why", ""), ("/export", "private=true"), ("/export", "all=&pinned=&private=true")]
+        {
+            assert_eq!(Order::parse(path, query), None);
+        }
     }
 }

@@ -1,9 +1,12 @@
 //! Builds the rooms from the ground up, owns their tasks, stops them from the top down.
 
 mod admin;
+mod carry;
 mod control;
+mod get;
+mod near;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -13,17 +16,22 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use async_io::Async;
 
-use crate::base::limits;
+use crate::base::{PeerId, limits};
 use crate::config::{self, Config};
 use crate::eco::pypi::NamePattern;
+use crate::exchange::Exchange;
 use crate::fetch::{self, Fetch};
 use crate::front::{self, Door, Listener, Metrics, serve};
+use crate::lan::Services;
 use crate::resolve::{self, Index, Resolve};
 use crate::rt::{Clock, Executor, Gate, Lines, Tasks, Ticker};
 use crate::store::{self, Store};
+use crate::swarm::Swarm;
 use crate::upstream::{self, Client, Credentials, Site};
 
 pub use admin::{Admin, Order};
+pub use carry::{CarryError, Choice};
+use near::Neighbours;
 
 /// Name of the control socket in the data folder.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -59,6 +67,8 @@ pub struct Tuning {
     pub upstream: upstream::Options,
     /// Where request lines go.
     pub lines: Option<Lines>,
+    /// Peers are those that are named: nothing is multicast.
+    pub hidden: bool,
 }
 
 /// A running node. Dropping it without [`Daemon::stop`] stops it hard.
@@ -69,6 +79,8 @@ pub struct Daemon {
     background: Tasks,
     flights: Tasks,
     rooms: Rooms,
+    neighbours: Option<Neighbours>,
+    services: Option<Services>,
     control: PathBuf,
     executor: Executor,
 }
@@ -86,22 +98,46 @@ pub struct Rooms {
     pub fetch: Fetch,
     /// For blocking work on the disk.
     pub disk: Gate,
+    /// The neighbours, of a running node that has a swarm.
+    pub near: Option<(Swarm, Exchange)>,
     clock: Clock,
 }
 
-impl Rooms {
-    /// Opens the rooms of a node; flights and questions run in `flights`.
-    pub fn open(config: &Config, tuning: &Tuning, flights: &Tasks) -> Result<Self> {
+/// The rooms below the neighbours.
+struct Ground {
+    store: Store,
+    disk: Gate,
+}
+
+impl Ground {
+    fn open(config: &Config, tuning: &Tuning) -> Result<Self> {
         let options = store::Options {
             budget: config.store.budget,
             free_margin_bytes: config.store.free_margin_bytes,
             clock: tuning.clock.clone(),
         };
         let store = Store::open(&config.data, options)?;
+        Ok(Self { store, disk: Gate::new(limits::DISK_OPERATIONS) })
+    }
+}
+
+impl Rooms {
+    /// Opens the rooms of a node without neighbours; flights and questions run in `flights`.
+    pub fn open(config: &Config, tuning: &Tuning, flights: &Tasks) -> Result<Self> {
+        Self::build(Ground::open(config, tuning)?, config, tuning, flights, None)
+    }
+
+    fn build(
+        ground: Ground,
+        config: &Config,
+        tuning: &Tuning,
+        flights: &Tasks,
+        near: Option<(Swarm, Exchange)>,
+    ) -> Result<Self> {
+        let Ground { store, disk } = ground;
         let client =
             Client::new(upstream::Options { proxy: config.proxy.clone(), ..tuning.upstream.clone() })?;
         let indexes = config.pypi.iter().map(index).collect::<Result<Vec<_>>>()?;
-        let disk = Gate::new(limits::DISK_OPERATIONS);
         let fetch = Fetch::new(fetch::Parts {
             store: store.clone(),
             client: client.clone(),
@@ -110,6 +146,7 @@ impl Rooms {
             net: Gate::new(limits::DOWNLOADS),
             tasks: flights.clone(),
             offline: config.offline,
+            near: near.as_ref().map(|(_, exchange)| exchange.clone()),
         });
         let parts = resolve::Parts {
             store: store.clone(),
@@ -120,7 +157,7 @@ impl Rooms {
             tasks: flights.clone(),
         };
         let resolve = Resolve::new(indexes, config.freshness, config.offline, parts);
-        Ok(Self { store, client, resolve, fetch, disk, clock: tuning.clock.clone() })
+        Ok(Self { store, client, resolve, fetch, disk, near, clock: tuning.clock.clone() })
     }
 }
 
@@ -142,12 +179,24 @@ impl Daemon {
     /// Starts a node: when this returns, clients are answered.
     pub fn start(config: &Config, tuning: Tuning) -> Result<Self> {
         // First, so that a second node on the port is told so before it touches anything.
-        let listener = Async::<TcpListener>::bind(config.listen)
+        let listener = near::bind(config.listen)
             .with_context(|| format!("cannot listen on {}: is another dpm running there?", config.listen))?;
         let address = listener.get_ref().local_addr()?;
         let executor = Executor::start(EXECUTOR_THREADS)?;
         let (serving, background, flights) = (executor.tasks(), executor.tasks(), executor.tasks());
-        let rooms = Rooms::open(config, &tuning, &flights)?;
+        let ground = Ground::open(config, &tuning)?;
+        let neighbours = match config.near.swarm {
+            true => Some(Neighbours::start(
+                &config.near,
+                &config.data,
+                !tuning.hidden,
+                &ground.store,
+                &ground.disk,
+            )?),
+            false => None,
+        };
+        let near = neighbours.as_ref().map(|n| (n.swarm().clone(), n.exchange().clone()));
+        let rooms = Rooms::build(ground, config, &tuning, &flights, near)?;
         if let Some(at) = config.learned {
             config::save_learned(&config.data, at, &config.pypi).context("keep what was learned")?;
         }
@@ -164,6 +213,17 @@ impl Daemon {
                 let admin = admin.clone();
                 move || admin.gauges()
             }),
+            peers: Box::new({
+                let admin = admin.clone();
+                move || format!("{:#}", admin.peers())
+            }),
+            admits: match config.near.lan && config.listen.ip().is_unspecified() {
+                true => {
+                    let networks = near::Networks::default();
+                    Box::new(move |client| networks.is_near(client))
+                }
+                false => Box::new(|_| true),
+            },
         });
 
         let ticker = Ticker::default();
@@ -178,7 +238,30 @@ impl Daemon {
         let socket = bind_control(&control)?;
         let orders = control::Control::new(admin, Gate::new(CONTROLLERS), background.clone());
         background.spawn(serve(socket, orders, serving.clone(), ticker, CONTROLLERS, stopped));
-        Ok(Self { address, stop, serving, background, flights, rooms, control, executor })
+        let publish = config.near.lan && !tuning.hidden && !address.ip().is_loopback();
+        let services = publish.then(|| near::publish(&config.near.name, address, &background)).flatten();
+        Ok(Self {
+            address,
+            stop,
+            serving,
+            background,
+            flights,
+            rooms,
+            neighbours,
+            services,
+            control,
+            executor,
+        })
+    }
+
+    /// Who this node is to its peers, if it has any.
+    pub fn peer_id(&self) -> Option<PeerId> {
+        self.rooms.near.as_ref().map(|(swarm, _)| swarm.peer_id())
+    }
+
+    /// The name under which people's machines find this node (`dpm.local`), if it is published.
+    pub fn local_name(&self) -> Option<String> {
+        self.services.as_ref().map(Services::name)
     }
 
     /// Where clients connect.
@@ -211,7 +294,14 @@ impl Daemon {
         self.rooms.client.close();
         futures_lite::future::block_on(async {
             self.serving.cancel().await;
+            if let Some(services) = self.services {
+                services.stop().await;
+            }
             self.background.cancel().await;
+            // Ends what is being taken from peers, so that those flights end.
+            if let Some(neighbours) = self.neighbours {
+                neighbours.stop().await;
+            }
             self.flights.finish().await;
         });
         // Somebody else's socket by now, or gone: both are fine.

@@ -13,6 +13,7 @@ use crate::base::Artifact;
 use crate::rt::Gate;
 use crate::store::{Stored, read_cached};
 
+use super::blocks::Parts;
 use super::flight::{Flight, View};
 use super::pool::Buffer;
 use super::{CHUNK, FetchError, Inner, pass};
@@ -40,6 +41,9 @@ enum Source {
         reading: Option<Reading>,
     },
     Pass(Pin<Box<pass::Receiver>>),
+    Memory(Bytes),
+    /// One after the other; the one that is being sent comes second.
+    Parts(Box<Parts>, Option<Box<Body>>),
     Failed,
 }
 
@@ -58,6 +62,16 @@ impl Body {
         Self { source: Source::Pass(Box::pin(receiver)), at: first, end }
     }
 
+    pub(super) fn memory(bytes: Bytes) -> Self {
+        let end = Some(bytes.len() as u64);
+        Self { source: Source::Memory(bytes), at: 0, end }
+    }
+
+    /// What these bodies are together: `length` bytes.
+    pub(super) fn parts(parts: Parts, length: u64) -> Self {
+        Self { source: Source::Parts(Box::new(parts), None), at: 0, end: Some(length) }
+    }
+
     /// Bytes still to come, if known.
     pub fn remaining(&self) -> Option<u64> {
         self.end.map(|end| end.saturating_sub(self.at))
@@ -66,6 +80,11 @@ impl Body {
     /// Skips up to `most` bytes that are stored and in the page cache, and gives the range: for whoever can send them
     /// without reading them.
     pub fn take_cached(&mut self, most: u64) -> Option<(Arc<Stored>, u64, u64)> {
+        if let Source::Parts(_, Some(part)) = &mut self.source {
+            let taken = part.take_cached(most)?;
+            self.at += taken.2;
+            return Some(taken);
+        }
         let Source::Stored { stored, reading: None, .. } = &self.source else { return None };
         let (at, length) = (self.at, self.end?.checked_sub(self.at)?.min(most));
         if length == 0 || !stored.is_cached(at, length) {
@@ -102,6 +121,21 @@ impl Body {
             match &mut self.source {
                 Source::Failed => return Poll::Ready(None),
                 Source::Pass(receiver) => return receiver.as_mut().poll_next(cx),
+                Source::Memory(bytes) => {
+                    let bytes = std::mem::take(bytes);
+                    return Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)));
+                }
+                Source::Parts(parts, part) => {
+                    if let Some(current) = part
+                        && let Some(next) = ready!(current.poll_next(cx))
+                    {
+                        return Poll::Ready(Some(next));
+                    }
+                    *part = parts.next().map(Box::new);
+                    if part.is_none() {
+                        return Poll::Ready(None);
+                    }
+                }
                 Source::Stored { stored, inner, reading } => {
                     let read = match reading {
                         Some(future) => {

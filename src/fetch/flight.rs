@@ -1,17 +1,18 @@
 //! One download that many may read: it survives its readers, resumes when it breaks, ends verified or not at all.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use event_listener::Event;
 
-use crate::base::{Artifact, limits};
+use crate::base::{Artifact, Sha256, limits};
+use crate::exchange::{End, Lead, Partial, chunks_of};
 use crate::store::{Facts, Incoming, StoreError, Stored};
 use crate::upstream::{Answer, Ask, Range, Site, Status, UpstreamError};
 
 use super::verify::{Verified, Verifier};
-use super::{FetchError, Inner, LOCK, lanes, plain};
+use super::{FetchError, Inner, LOCK, Via, lanes, near, plain};
 
 /// Times a broken download is taken up again without [`PROGRESS_BYTES`] in between.
 const RESUMES: u32 = 4;
@@ -31,11 +32,21 @@ pub(super) struct Flight {
     pub(super) artifact: Artifact,
     state: Mutex<State>,
     changed: Event,
+    /// What other nodes see of it.
+    lead: OnceLock<Lead>,
+    /// Chunks that they have been shown.
+    shown: AtomicUsize,
 }
 
 struct State {
     phase: Phase,
     size: Option<u64>,
+    via: Via,
+    /// Nobody gets a byte before all of them are proved: they come from peers that have not proved themselves.
+    held: bool,
+    held_since: Option<Instant>,
+    /// A reader got a byte.
+    exposed: bool,
     /// Bytes from the start that are written and hashed.
     ready: u64,
     file: Option<Arc<std::fs::File>>,
@@ -43,6 +54,10 @@ struct State {
     told: u64,
     told_at: Instant,
 }
+
+/// How long bytes of peers that have not proved themselves are held back. pip gives a silent server up after 15 s, so the
+/// file of a slow neighbour has to begin before that; a lie then costs the client its download, as a lying upstream would.
+const HOLD_TIME: Duration = Duration::from_secs(8);
 
 /// Readers of a fast download are woken for this much.
 const WAKE_BYTES: u64 = 128 << 10;
@@ -68,6 +83,7 @@ pub(super) enum Start {
     /// Bytes are coming; the size is known or not.
     Running {
         size: Option<u64>,
+        via: Via,
     },
     NoRoom,
 }
@@ -93,12 +109,22 @@ impl Flight {
         let state = State {
             phase: Phase::Starting,
             size: None,
+            via: Via::Upstream,
+            held: false,
+            held_since: None,
+            exposed: false,
             ready: 0,
             file: None,
             told: 0,
             told_at: Instant::now(),
         };
-        Self { artifact, state: Mutex::new(state), changed: Event::new() }
+        Self {
+            artifact,
+            state: Mutex::new(state),
+            changed: Event::new(),
+            lead: OnceLock::new(),
+            shown: AtomicUsize::new(0),
+        }
     }
 
     /// Waits for the upstream's answer.
@@ -111,7 +137,7 @@ impl Flight {
                     Phase::Starting => {}
                     Phase::NoRoom => return Ok(Start::NoRoom),
                     Phase::Failed(e) => return Err(e.clone()),
-                    _ => return Ok(Start::Running { size: state.size }),
+                    _ => return Ok(Start::Running { size: state.size, via: state.via }),
                 }
             }
             listener.await;
@@ -136,16 +162,21 @@ impl Flight {
 
     /// What a reader at `at` may have now. [`Event`] listeners made before the call see every later change.
     pub(super) fn view(&self, at: u64) -> View {
-        let state = self.state.lock().expect(LOCK);
+        let mut state = self.state.lock().expect(LOCK);
         let until = match &state.phase {
             Phase::Starting => return View::Wait,
+            Phase::Running if state.held => return View::Wait,
             Phase::NoRoom => return View::NoRoom(state.file.clone()),
             Phase::Failed(e) => return View::Failed(e.clone()),
             Phase::Verified | Phase::Done(_) => state.ready,
             Phase::Running => state.ready.saturating_sub(limits::HOLD_BACK_BYTES),
         };
         match &state.file {
-            Some(file) if at < until => View::Ready { file: file.clone(), until },
+            Some(file) if at < until => {
+                let file = file.clone();
+                state.exposed = true;
+                View::Ready { file, until }
+            }
             _ if matches!(state.phase, Phase::Verified | Phase::Done(_)) => View::End,
             _ => View::Wait,
         }
@@ -167,7 +198,10 @@ impl Flight {
 
     /// Says how far the bytes are written and hashed, and wakes the readers when it is worth it: a fast upstream would
     /// wake each of them for every 32 KiB.
-    pub(super) fn advance(&self, ready: u64) {
+    pub(super) fn advance(&self, verifier: &Verifier) {
+        let ready = verifier.at;
+        self.show(verifier);
+        self.release();
         let worth = {
             let mut state = self.state.lock().expect(LOCK);
             state.ready = ready;
@@ -186,13 +220,124 @@ impl Flight {
 
     /// Says that bytes are coming, of this size if it is known, into this file.
     pub(super) fn running(&self, size: Option<u64>, incoming: &Incoming) -> Result<(), FetchError> {
-        let file = incoming.reader().map_err(|e| self.disk(&e))?;
+        let file = Arc::new(incoming.reader().map_err(|e| self.disk(&e))?);
         self.update(|state| {
-            state.phase = Phase::Running;
+            // Of a held one the answer is not begun either: it can still become an error.
+            if !state.held {
+                state.phase = Phase::Running;
+            }
             state.size = size;
-            state.file = Some(Arc::new(file));
+            state.file = Some(file.clone());
         });
+        if let Some(lead) = self.lead.get() {
+            lead.partial().flies(size, file);
+        }
         Ok(())
+    }
+
+    /// Lets other nodes see this flight, once; gives what they see.
+    pub(super) fn leads(&self, lead: Lead) -> Arc<Partial> {
+        self.lead.get_or_init(|| lead).partial().clone()
+    }
+
+    /// Lets other nodes see a chunk that is written. The last one of all stays back until the whole is proved.
+    pub(super) fn shows(&self, n: u32, leaf: Sha256, size: u64) {
+        if let Some(lead) = self.lead.get()
+            && n + 1 < chunks_of(size)
+        {
+            lead.partial().got(n, leaf);
+        }
+    }
+
+    /// Lets other nodes see leaves from `first` on of chunks that may not be here yet.
+    pub(super) fn shows_leaves(&self, first: usize, leaves: &[Sha256]) {
+        let Some(lead) = self.lead.get().filter(|_| !leaves.is_empty()) else { return };
+        if !lead.partial().leaves(first, leaves) {
+            // They were shown leaves of a layout that nobody follows any more.
+            self.shows_anew();
+            lead.partial().leaves(first, leaves);
+        }
+    }
+
+    /// From here on nobody gets a byte before all are proved.
+    ///
+    /// Not longer than [`HOLD_TIME`]: then readers get what is there, as from an upstream.
+    pub(super) fn hold(&self) {
+        let mut state = self.state.lock().expect(LOCK);
+        let since = *state.held_since.get_or_insert_with(Instant::now);
+        state.held = since.elapsed() < HOLD_TIME;
+    }
+
+    /// Lets readers have what was held for too long.
+    fn release(&self) {
+        let mut state = self.state.lock().expect(LOCK);
+        let late = state.held_since.is_some_and(|since| since.elapsed() >= HOLD_TIME);
+        if !(state.held
+            && late
+            && state.file.is_some()
+            && matches!(state.phase, Phase::Starting | Phase::Running))
+        {
+            return;
+        }
+        state.held = false;
+        state.phase = Phase::Running;
+        drop(state);
+        self.changed.notify(usize::MAX);
+    }
+
+    /// Says who the bytes come from; the upstream, if any of them do.
+    pub(super) fn comes_from(&self, via: Via) {
+        self.state.lock().expect(LOCK).via = via;
+    }
+
+    /// Takes everything back, to begin anew. `false` when a reader has had something of it already.
+    pub(super) fn start_over(&self) -> bool {
+        let mut state = self.state.lock().expect(LOCK);
+        if state.exposed || !state.held {
+            return false;
+        }
+        (state.ready, state.told, state.file, state.held) = (0, 0, None, false);
+        drop(state);
+        if let Some(lead) = self.lead.get() {
+            lead.partial().begins_anew();
+            self.shown.store(0, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Takes back what came beyond byte `at`. `false` when a reader may have had something of that already.
+    pub(super) fn back_to(&self, at: u64) -> bool {
+        let mut state = self.state.lock().expect(LOCK);
+        if state.ready > at && state.exposed {
+            return false;
+        }
+        if state.ready > at {
+            (state.ready, state.told) = (at, at);
+            drop(state);
+            self.shows_anew();
+        }
+        true
+    }
+
+    /// Chunks that other nodes were shown are taken back; those that are still here are shown again.
+    pub(super) fn shows_anew(&self) {
+        if let Some(lead) = self.lead.get() {
+            lead.partial().takes_back();
+            self.shown.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Shows other nodes the chunks that are whole. The newest stays back until more is known: nobody is to have all of
+    /// what has not been proved here.
+    fn show(&self, verifier: &Verifier) {
+        let Some(lead) = self.lead.get() else { return };
+        let leaves = verifier.leaves();
+        let shown = self.shown.load(Ordering::Relaxed);
+        let whole = leaves.len().saturating_sub(1);
+        for (n, leaf) in leaves.iter().enumerate().take(whole).skip(shown) {
+            lead.partial().got(u32::try_from(n).unwrap_or(u32::MAX), *leaf);
+        }
+        self.shown.fetch_max(whole, Ordering::Relaxed);
     }
 
     pub(super) fn disk(&self, e: &std::io::Error) -> FetchError {
@@ -222,12 +367,18 @@ pub(super) fn run(inner: &Inner, flight: &Flight) {
     let artifact = &flight.artifact;
     let outcome = download(inner, flight).and_then(|(incoming, verified)| {
         let size = verified.layout.size;
+        let file = Arc::new(incoming.reader().map_err(|e| flight.disk(&e))?);
         flight.update(|state| {
             state.ready = size;
             state.size = Some(size);
+            state.file.get_or_insert(file);
             state.phase = Phase::Verified;
         });
-        commit(inner, artifact, incoming, verified).map_err(Stop::Failed)
+        let stored = commit(inner, artifact, incoming, verified).map_err(Stop::Failed)?;
+        if let (Some(lead), Some(_)) = (flight.lead.get(), &stored) {
+            lead.partial().ended(End::Stored);
+        }
+        Ok(stored)
     });
     match outcome {
         Ok(stored) => flight.update(|state| state.phase = Phase::Done(stored)),
@@ -244,29 +395,57 @@ pub(super) fn run(inner: &Inner, flight: &Flight) {
 
 fn download(inner: &Inner, flight: &Flight) -> Result<(Incoming, Verified), Stop> {
     let artifact = &flight.artifact;
-    let site = inner.site(artifact)?;
     if artifact.size.is_some_and(|s| s > limits::ARTIFACT_BYTES) {
         return Err(FetchError::TooLarge(artifact.filename.clone()).into());
     }
     let incoming = begin(inner, artifact.size)?;
-    let verifier = Verifier::new(artifact.digest);
-    let verifier = match lanes::wanted(inner, artifact) {
-        Some(permit) => lanes::run(inner, flight, site, &incoming, verifier, permit)?,
+    match near::neighbours(inner, artifact) {
+        Some(exchange) => near::download(inner, flight, exchange, incoming),
         None => {
-            let answer = ask(inner, site, artifact, 0, None)?;
-            stream(inner, flight, site, &incoming, verifier, answer)?
+            let verifier = from_upstream(inner, flight, &incoming, Verifier::new(artifact.digest))?;
+            Ok((incoming, prove(artifact, verifier)?))
         }
-    };
+    }
+}
+
+/// Holds what came against what was promised.
+pub(super) fn prove(artifact: &Artifact, verifier: Verifier) -> Result<Verified, FetchError> {
     let got = verifier.at;
     if let Some(want) = artifact.size.filter(|want| *want != got) {
-        return Err(FetchError::Length { filename: artifact.filename.clone(), want, got }.into());
+        return Err(FetchError::Length { filename: artifact.filename.clone(), want, got });
     }
-    let verified = verifier.finish().map_err(|(want, got)| FetchError::Mismatch {
+    verifier.finish().map_err(|(want, got)| FetchError::Mismatch {
         filename: artifact.filename.clone(),
         want,
         got,
-    })?;
-    Ok((incoming, verified))
+    })
+}
+
+/// Reads what the verifier has not seen yet from the upstream.
+pub(super) fn from_upstream(
+    inner: &Inner,
+    flight: &Flight,
+    incoming: &Incoming,
+    verifier: Verifier,
+) -> Result<Verifier, Stop> {
+    let artifact = &flight.artifact;
+    if inner.offline {
+        return Err(FetchError::Offline(artifact.filename.clone()).into());
+    }
+    let site = inner.site(artifact)?;
+    flight.comes_from(Via::Upstream);
+    if verifier.at > 0 {
+        // What is here came from peers, so there is a digest, and it proves that the rest fits.
+        let (at, size) = (verifier.at, artifact.size);
+        return follow(inner, flight, site, incoming, verifier, Course { size, ..Course::resumed(at) });
+    }
+    match lanes::wanted(inner, artifact) {
+        Some(permit) => lanes::run(inner, flight, site, incoming, verifier, permit),
+        None => {
+            let answer = ask(inner, site, artifact, 0, None)?;
+            stream(inner, flight, site, incoming, verifier, answer)
+        }
+    }
 }
 
 /// Reads one answer to its end, taking it up again where it breaks off.
@@ -275,7 +454,7 @@ pub(super) fn stream(
     flight: &Flight,
     site: &Site,
     incoming: &Incoming,
-    mut verifier: Verifier,
+    verifier: Verifier,
     answer: Answer,
 ) -> Result<Verifier, Stop> {
     let artifact = &flight.artifact;
@@ -287,10 +466,36 @@ pub(super) fn stream(
         return Err(Stop::NoRoom);
     }
     flight.running(size, incoming)?;
+    follow(inner, flight, site, incoming, verifier, Course { size, etag, answer: Some(answer), broke_at: 0 })
+}
+
+/// Where a download stands with its upstream.
+struct Course {
+    size: Option<u64>,
+    etag: Option<String>,
+    /// The answer being read; without one the upstream is asked for the rest.
+    answer: Option<Answer>,
+    broke_at: u64,
+}
+
+impl Course {
+    fn resumed(at: u64) -> Self {
+        Self { size: None, etag: None, answer: None, broke_at: at }
+    }
+}
+
+fn follow(
+    inner: &Inner,
+    flight: &Flight,
+    site: &Site,
+    incoming: &Incoming,
+    mut verifier: Verifier,
+    course: Course,
+) -> Result<Verifier, Stop> {
+    let artifact = &flight.artifact;
+    let Course { mut size, etag, answer: mut current, mut broke_at } = course;
     let mut buffer = vec![0; READ_BYTES];
-    let mut current = Some(answer);
     let mut fruitless = 0;
-    let mut broke_at = 0;
     // Bytes of the current answer that are known already: it started over although asked to go on.
     let mut skip = 0;
     loop {
@@ -312,7 +517,7 @@ pub(super) fn stream(
                     }
                     write(flight, incoming, new, verifier.at)?;
                     verifier.update(new);
-                    flight.advance(verifier.at);
+                    flight.advance(&verifier);
                     continue;
                 }
                 Err(e) => broken(&e),
@@ -320,7 +525,10 @@ pub(super) fn stream(
             None => match ask(inner, site, artifact, verifier.at, etag.clone()) {
                 Ok(again) => {
                     skip = match again.status {
-                        Status::Partial { .. } => 0,
+                        Status::Partial { total, .. } => {
+                            size = size.or(total);
+                            0
+                        }
                         // Started over. Only a digest or a validator proves that these are the same bytes.
                         _ if artifact.digest.is_some() => verifier.at,
                         _ if verifier.at == 0 => 0,

@@ -2,9 +2,11 @@
 //!
 //! Knows no names and no ecosystem: an [`Artifact`] says where bytes are and what must be true of them.
 
+mod blocks;
 mod body;
 mod flight;
 mod lanes;
+mod near;
 mod pass;
 mod pool;
 mod verify;
@@ -14,11 +16,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::base::{Artifact, Digest, Sha256, limits};
+use crate::exchange::Exchange;
 use crate::rt::{Gate, Tasks, UnixMillis};
 use crate::store::{Facts, Store, StoreError, Stored};
 use crate::unixfs::LayoutBuilder;
 use crate::upstream::{Ask, Client, Method, Site, UpstreamError};
 
+pub use blocks::{Car, CarRefusal, Piece, Reach, Repeats, Scope};
 pub use body::Body;
 use flight::{Flight, Start};
 pub use pool::BYTES as BUFFER_BYTES;
@@ -44,6 +48,7 @@ struct Inner {
     passes: Gate,
     tasks: Tasks,
     offline: bool,
+    near: Option<Exchange>,
     flights: Mutex<HashMap<Key, Arc<Flight>>>,
     counters: Counters,
 }
@@ -64,6 +69,8 @@ pub struct Parts {
     pub tasks: Tasks,
     /// Never ask an upstream.
     pub offline: bool,
+    /// The nodes around, if there may be any.
+    pub near: Option<Exchange>,
 }
 
 /// What makes two requests one flight: the digest, or the address where no digest is known. Never the address
@@ -85,6 +92,8 @@ pub struct Counters {
     pub passed: AtomicU64,
     /// Bytes taken from upstreams.
     pub upstream_bytes: AtomicU64,
+    /// Bytes taken from peers.
+    pub peer_bytes: AtomicU64,
     /// Flights whose bytes were not what their digest says.
     pub mismatches: AtomicU64,
     /// Downloads taken up again where they broke off.
@@ -113,6 +122,8 @@ pub enum Via {
     Store,
     /// The upstream, through a flight that stores it.
     Upstream,
+    /// A node near by, through a flight that stores it.
+    Peer,
     /// The upstream, without being stored.
     Passed,
 }
@@ -126,11 +137,12 @@ enum Source {
 impl Fetch {
     /// A fetcher with these handles.
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, client, sites, disk, net, tasks, offline } = parts;
+        let Parts { store, client, sites, disk, net, tasks, offline, near } = parts;
         let sites = sites.into_iter().map(|s| (s.name.clone(), s)).collect();
         let passes = Gate::new(limits::PASSES);
         let (flights, counters) = (Mutex::default(), Counters::default());
-        let inner = Inner { store, client, sites, disk, net, passes, tasks, offline, flights, counters };
+        let inner =
+            Inner { store, client, sites, disk, net, passes, tasks, offline, near, flights, counters };
         Self { inner: Arc::new(inner) }
     }
 
@@ -171,14 +183,14 @@ impl Fetch {
         if let Some(content) = self.find(&mut artifact).await? {
             return Ok(content);
         }
-        if self.inner.offline {
+        if self.inner.offline && near::neighbours(&self.inner, &artifact).is_none() {
             return Err(FetchError::Offline(artifact.filename));
         }
         let flight = self.join(&artifact)?;
         match flight.start().await? {
-            Start::Running { size } => Ok(Content {
+            Start::Running { size, via } => Ok(Content {
                 size,
-                via: Via::Upstream,
+                via,
                 stored_at: None,
                 digest: artifact.digest,
                 source: Source::Flight(flight, self.inner.clone()),

@@ -55,6 +55,9 @@ fn copy(
     wanted: std::ops::Range<u64>,
     sender: &async_channel::Sender<Result<Bytes, FetchError>>,
 ) -> Result<(), FetchError> {
+    if inner.offline {
+        return Err(FetchError::Offline(artifact.filename.clone()));
+    }
     let mut answer = flight::open(inner, inner.site(artifact)?, artifact, &Ask::default())?;
     let mut verifier = Verifier::new(artifact.digest);
     let hold = usize::try_from(limits::HOLD_BACK_BYTES).expect("fits");

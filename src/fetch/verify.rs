@@ -4,6 +4,7 @@ use crate::base::{Algorithm, Digest, Hasher, Sha256};
 use crate::unixfs::{Layout, LayoutBuilder};
 
 /// Hashes an artifact in order, once.
+#[derive(Clone)]
 pub(super) struct Verifier {
     ours: Hasher,
     /// The upstream's digest where it is not SHA-256.
@@ -34,6 +35,21 @@ impl Verifier {
         }
         self.layout.update(bytes);
         self.at += bytes.len() as u64;
+    }
+
+    /// Takes a chunk whose SHA-256 is known, where one begins.
+    pub(super) fn update_chunk(&mut self, bytes: &[u8], leaf: Sha256) {
+        self.ours.update(bytes);
+        if let Some(theirs) = &mut self.theirs {
+            theirs.update(bytes);
+        }
+        self.layout.push(bytes.len() as u64, leaf);
+        self.at += bytes.len() as u64;
+    }
+
+    /// The SHA-256 of each chunk that is whole.
+    pub(super) fn leaves(&self) -> &[Sha256] {
+        self.layout.leaves()
     }
 
     /// Errors with what was wanted and what came.

@@ -12,6 +12,7 @@ use crate::resolve::Resolve;
 use crate::rt::{Clock, Gate};
 
 use super::body::Out;
+use super::ipfs::Ipfs;
 use super::metrics::{Metrics, Note, family, value};
 use super::pypi::{Ask, Pypi};
 use super::reply::Reply;
@@ -25,9 +26,12 @@ pub struct Door {
 
 struct Inner {
     pypi: Pypi,
+    ipfs: Ipfs,
+    peers: Box<dyn Fn() -> String + Send + Sync>,
     metrics: Arc<Metrics>,
     gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
     disk: Gate,
+    admits: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
 }
 
 /// What [`Door`] is made of.
@@ -44,6 +48,10 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Looks at what the door may not know itself. May block for a moment.
     pub gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
+    /// Who is near, as JSON. May block for a moment.
+    pub peers: Box<dyn Fn() -> String + Send + Sync>,
+    /// Whether a client at this address is answered. Must be quick.
+    pub admits: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
 }
 
 /// The state of the node in numbers, for `/readyz` and `/metrics`.
@@ -58,9 +66,10 @@ pub struct Gauges {
 impl Door {
     /// A door to these rooms.
     pub fn new(parts: Parts) -> Self {
-        let Parts { resolve, fetch, clock, disk, metrics, gauges } = parts;
+        let Parts { resolve, fetch, clock, disk, metrics, gauges, peers, admits } = parts;
+        let ipfs = Ipfs { fetch: fetch.clone() };
         let pypi = Pypi { resolve, fetch, clock, disk: disk.clone(), gathering: Arc::default() };
-        Self { inner: Arc::new(Inner { pypi, metrics, gauges, disk }) }
+        Self { inner: Arc::new(Inner { pypi, ipfs, peers, metrics, gauges, disk, admits }) }
     }
 }
 
@@ -69,6 +78,10 @@ impl Handler for Door {
         // A body is never asked for: hyper reads past a small one and closes on a large one.
         let (request, _) = request.into_parts();
         let note = Note::new(&self.inner.metrics, client, &request);
+        if !(self.inner.admits)(client) {
+            let text = "dpm: this box answers its own network only (--lan); with --listen and without --lan it answers everybody";
+            return Answering::Now(Some(finish(Reply::text(StatusCode::FORBIDDEN, text), note)));
+        }
         if let Some(reply) = refused(&request) {
             return Answering::Now(Some(finish(reply, note)));
         }
@@ -76,7 +89,7 @@ impl Handler for Door {
         let Some(below) = path.strip_prefix("/pypi").filter(|p| p.starts_with('/')) else {
             let inner = self.inner.clone();
             return Answering::Later(Box::pin(async move {
-                let reply = inner.own(&request).await;
+                let reply = inner.own(client, &request).await;
                 finish(reply, note)
             }));
         };
@@ -118,8 +131,12 @@ fn finish(reply: Reply, mut note: Note) -> Response<Out> {
 
 impl Inner {
     /// Our own pages.
-    async fn own(self: &Arc<Self>, request: &http::request::Parts) -> Reply {
-        match request.uri.path() {
+    async fn own(self: &Arc<Self>, client: IpAddr, request: &http::request::Parts) -> Reply {
+        let path = request.uri.path();
+        if let Some(below) = path.strip_prefix("/ipfs").filter(|b| b.is_empty() || b.starts_with('/')) {
+            return self.ipfs.answer(request, below).await;
+        }
+        match path {
             "/" => Reply::text(StatusCode::OK, &greeting()),
             "/healthz" => Reply::text(StatusCode::OK, "ok"),
             "/readyz" => {
@@ -141,6 +158,21 @@ impl Inner {
                 reply.set(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
                 reply
             }
+            "/api/peers" if is_own(client, request) => {
+                let inner = self.clone();
+                let text = self.disk.run(move || (inner.peers)()).await;
+                let mut reply = Reply::text(StatusCode::OK, &text);
+                reply.set(header::CONTENT_TYPE, "application/json");
+                reply.set(header::CACHE_CONTROL, "no-store");
+                reply
+            }
+            "/api/peers" => Reply::text(
+                StatusCode::FORBIDDEN,
+                "dpm: who is near is told on this machine only, under an address or as localhost",
+            ),
+            path if path == "/ipns" || path.starts_with("/ipns/") => {
+                Reply::text(StatusCode::NOT_IMPLEMENTED, "dpm: there is no IPNS here; see /ipfs/CID")
+            }
             _ => Reply::text(StatusCode::NOT_FOUND, "dpm: nothing is here; see /"),
         }
     }
@@ -156,7 +188,45 @@ fn greeting() -> String {
         "dpm {}: a pull-through cache for packages\n\n\
          pip:  pip install --index-url http://HOST:PORT/pypi/simple/ PACKAGE\n\
          uv:   uv pip install --default-index http://HOST:PORT/pypi/simple/ PACKAGE\n\n\
-         /healthz  /readyz  /metrics",
+         ipfs: http://HOST:PORT/ipfs/CID, also with ?format=raw or ?format=car, for what is stored here\n\n\
+         /healthz  /readyz  /metrics  /api/peers (on this machine)",
         env!("CARGO_PKG_VERSION")
     )
+}
+
+/// Whether it is somebody on this machine who asks, and not a web page elsewhere by a name of its own that leads here
+/// ("DNS rebinding"): such a request says that name.
+fn is_own(client: IpAddr, request: &http::request::Parts) -> bool {
+    let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| request.uri.host()).unwrap_or_default();
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((v6, _)) => v6,
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    client.to_canonical().is_loopback()
+        && (name.eq_ignore_ascii_case("localhost")
+            || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_request_it_is() {
+        let cases = [
+            ("127.0.0.1", "127.0.0.1:3142", true),
+            ("127.0.0.1", "localhost", true),
+            ("::1", "[::1]:3142", true),
+            ("::ffff:127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.1", "evil.example.org:3142", false),
+            ("127.0.0.1", "192.0.2.7", false),
+            ("127.0.0.1", "", false),
+            ("192.0.2.7", "localhost", false),
+        ];
+        for (client, host, want) in cases {
+            let request = Request::get("/api/peers").header(header::HOST, host).body(()).unwrap();
+            assert_eq!(is_own(client.parse().unwrap(), &request.into_parts().0), want, "{client} {host}");
+        }
+    }
 }

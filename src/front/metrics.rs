@@ -16,6 +16,8 @@ pub(super) enum Cache {
     Hit,
     /// The upstream was asked.
     Miss,
+    /// From a node near by.
+    Peer,
     /// Past its time, and said so.
     Stale,
     /// Through, without being stored.
@@ -25,13 +27,14 @@ pub(super) enum Cache {
 }
 
 impl Cache {
-    const ALL: [Self; 5] = [Self::Hit, Self::Miss, Self::Stale, Self::Bypass, Self::None];
+    const ALL: [Self; 6] = [Self::Hit, Self::Miss, Self::Peer, Self::Stale, Self::Bypass, Self::None];
 
     /// As in `X-Cache`.
     pub(super) fn header(self) -> &'static str {
         match self {
             Self::Hit => "HIT",
             Self::Miss => "MISS",
+            Self::Peer => "PEER",
             Self::Stale => "STALE",
             Self::Bypass => "BYPASS",
             Self::None => "NONE",
@@ -42,6 +45,7 @@ impl Cache {
         match self {
             Self::Hit => "hit",
             Self::Miss => "miss",
+            Self::Peer => "peer",
             Self::Stale => "stale",
             Self::Bypass => "bypass",
             Self::None => "none",

@@ -7,6 +7,7 @@ mod body;
 mod conditions;
 mod connection;
 mod door;
+mod ipfs;
 mod metrics;
 mod pypi;
 mod reply;

@@ -251,6 +251,7 @@ impl Pypi {
         let cache = match content.via {
             Via::Store => Cache::Hit,
             Via::Upstream => Cache::Miss,
+            Via::Peer => Cache::Peer,
             Via::Passed => Cache::Bypass,
         };
         let etag = content.digest.map(|d| d.hex());

@@ -3,6 +3,7 @@
 //! Knows upstreams and the store, nothing of HTTP towards clients and nothing of fetching artifacts. Names are
 //! trusted from the upstream that owns them and from nobody else.
 
+mod carry;
 mod guard;
 mod memory;
 mod refresh;
@@ -17,6 +18,7 @@ use crate::rt::{Clock, Gate, Tasks};
 use crate::store::{PageHead, Store, StoreError};
 use crate::upstream::{Client, Site, UpstreamError};
 
+pub use carry::{Adopted, Carried};
 pub use guard::Index;
 pub use memory::Rendered;
 use memory::{Content, Memory};
