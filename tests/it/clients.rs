@@ -3,8 +3,8 @@
 //! Needs the network, and `tests/counterparts.sh` run before.
 
 mod devpi;
-mod process;
-mod tool;
+pub mod process;
+pub mod tool;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

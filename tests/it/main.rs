@@ -2,8 +2,11 @@
 
 #![allow(unreachable_pub, missing_docs, reason = "tests are nobody's interface")]
 
+mod bitswap;
+mod carry;
 mod cli;
 mod clients;
+mod corpora;
 mod crash;
 mod disk;
 mod edges;
@@ -14,7 +17,13 @@ mod flights;
 mod freshness;
 mod guard;
 mod house;
+mod ipfs;
+mod lan;
+mod liars;
+mod near;
+mod office;
 mod pypi;
+mod rough;
 mod smoke;
 mod store;
 mod support;

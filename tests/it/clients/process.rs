@@ -11,16 +11,23 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::support::network::Machine;
+
 /// Longest that a client may take: pip installs the locked set in 20 s on two busy cores.
 const CLIENT_TIME: Duration = Duration::from_secs(300);
 
 /// Longest until a server listens, and until it has stopped.
 pub const SERVER_TIME: Duration = Duration::from_secs(60);
 
+/// Where `tests/counterparts.sh` installs.
+pub fn counterparts() -> PathBuf {
+    let target = option_env!("CARGO_TARGET_DIR").unwrap_or(concat!(env!("CARGO_MANIFEST_DIR"), "/target"));
+    Path::new(target).join("counterparts")
+}
+
 /// A counterpart's program. Fails the test when it is not installed.
 pub fn counterpart(name: &str, program: &str) -> PathBuf {
-    let target = option_env!("CARGO_TARGET_DIR").unwrap_or(concat!(env!("CARGO_MANIFEST_DIR"), "/target"));
-    let path = Path::new(target).join("counterparts").join(name).join("bin").join(program);
+    let path = counterparts().join(name).join("bin").join(program);
     assert!(path.exists(), "{} is not there: run tests/counterparts.sh", path.display());
     path
 }
@@ -78,9 +85,12 @@ impl Home {
         command
     }
 
-    /// dpm as this user starts it: it sees the machine's environment, and a pip on its path.
+    /// dpm as this user starts it: it sees the machine's environment, and a pip on its path. Without a swarm, for this
+    /// machine's network is not the tests'.
     pub fn dpm(&self) -> Command {
-        self.command(env!("CARGO_BIN_EXE_dpm").as_ref())
+        let mut dpm = self.command(env!("CARGO_BIN_EXE_dpm").as_ref());
+        dpm.env("DPM_SWARM", "off");
+        dpm
     }
 
     fn command(&self, program: &OsStr) -> Command {
@@ -152,6 +162,8 @@ pub enum Net {
     Here,
     /// In a network of its own that has loopback and nothing else.
     CutOff,
+    /// On a machine of a test's own network.
+    Machine,
 }
 
 /// A `dpm serve` as a child. Stopped, and its end looked at, when dropped.
@@ -161,6 +173,8 @@ pub struct Dpm<'a> {
     address: String,
     log: PathBuf,
     net: Net,
+    /// The words before a command that is to run where it runs.
+    enter: Vec<OsString>,
 }
 
 impl<'a> Dpm<'a> {
@@ -176,8 +190,20 @@ impl<'a> Dpm<'a> {
             dpm.args(["--listen", "127.0.0.1:0"]);
         }
         dpm.args(args);
+        Self::start(net, home, dpm, Vec::new())
+    }
+
+    /// Starts `dpm serve` on a machine of its own, with a swarm and these arguments only.
+    pub fn serve_at(machine: &Machine, home: &'a Home, args: &[&str]) -> Self {
+        let mut dpm = home.dpm();
+        dpm.env_remove("DPM_SWARM").env("DPM_DATA", home.path("dpm")).arg("serve").args(args);
+        Self::start(Net::Machine, home, dpm, machine.enter())
+    }
+
+    fn start(net: Net, home: &'a Home, dpm: Command, mut enter: Vec<OsString>) -> Self {
         let mut command = match net {
             Net::Here => dpm,
+            Net::Machine => prefixed(&enter, &dpm),
             Net::CutOff => {
                 let mut script: Vec<OsString> = match rustix::process::geteuid().is_root() {
                     true => vec!["unshare".into(), "-n".into()],
@@ -200,7 +226,13 @@ impl<'a> Dpm<'a> {
             let (_, rest) = text.split_once("clients: http://")?;
             Some(rest.split_once('/')?.0.to_owned())
         });
-        Self { home, child, address, log, net }
+        if net == Net::CutOff {
+            enter = ["nsenter", "--target", &child.id().to_string(), "--net"].map(OsString::from).into();
+            if !rustix::process::geteuid().is_root() {
+                enter.extend(["--user", "--preserve-credentials"].map(OsString::from));
+            }
+        }
+        Self { home, child, address, log, net, enter }
     }
 
     /// Where it is.
@@ -217,21 +249,28 @@ impl<'a> Dpm<'a> {
     pub fn near(&self, command: Command) -> Command {
         match self.net {
             Net::Here => command,
-            Net::CutOff => {
-                let pid = self.child.id().to_string();
-                let mut enter = vec!["nsenter".into(), "--target".into(), pid.into(), "--net".into()];
-                if !rustix::process::geteuid().is_root() {
-                    enter.extend(["--user", "--preserve-credentials"].map(OsString::from));
-                }
-                prefixed(&enter, &command)
-            }
+            Net::CutOff | Net::Machine => prefixed(&self.enter, &command),
         }
     }
 
+    /// Ends it as a power cut would.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it can be ended");
+        self.child.wait().expect("it ends");
+        // It has nothing more to say, and no good end.
+        std::mem::forget(self);
+    }
+
     pub fn status(&self) -> Value {
-        let text =
-            self.home.run(self.home.dpm().args(["status", "--json", "--data"]).arg(self.home.path("dpm")));
+        let text = self.order(&["status", "--json"]);
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+    }
+
+    /// What a command of dpm says of this node.
+    pub fn order(&self, words: &[&str]) -> String {
+        let mut dpm = self.home.dpm();
+        dpm.args(words).arg("--data").arg(self.home.path("dpm"));
+        self.home.run(&mut dpm)
     }
 
     /// Bytes of artifacts that came from upstreams since it started.
@@ -248,7 +287,7 @@ impl<'a> Dpm<'a> {
         }
         until("the log is written", || {
             let text = std::fs::read_to_string(&self.log).expect("its log");
-            (self.net == Net::CutOff || text.contains(&mark)).then_some(text)
+            (self.net != Net::Here || text.contains(&mark)).then_some(text)
         })
     }
 
@@ -289,7 +328,7 @@ impl Drop for Dpm<'_> {
 }
 
 /// The command behind other words, with its environment and folder.
-fn prefixed(words: &[OsString], command: &Command) -> Command {
+pub fn prefixed(words: &[OsString], command: &Command) -> Command {
     let mut all = Command::new(&words[0]);
     all.args(&words[1..]).arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
     for (name, value) in command.get_envs() {

@@ -2,10 +2,13 @@
 
 mod client;
 mod index;
+pub mod liar;
+pub mod network;
 mod node;
 pub mod process;
 mod project;
 mod random;
+pub mod relay;
 pub mod upstream;
 mod wait;
 

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dpm::base::Sha256;
-use dpm::config::{Budget, Config, Freshness, Index, Log, Origin, Store};
+use dpm::base::{Multiaddr, PeerId, Sha256};
+use dpm::config::{Budget, Config, Freshness, Index, Log, Near, Origin, Store};
 use dpm::daemon::{Admin, Daemon, Order, Tuning};
+use dpm::exchange::Exchange;
 use dpm::store::Description;
 use dpm::upstream;
 
@@ -48,6 +49,7 @@ impl Node {
             store: Store { budget: Budget::Bytes(4 << 30), free_margin_bytes: 1 << 20 },
             freshness: Freshness::default(),
             log: Log { requests: false },
+            near: Near { swarm: false, ..Near::default() },
             proxy: None,
             pypi: indexes.collect(),
             learned: None,
@@ -65,6 +67,47 @@ impl Node {
         let mut node = Self { daemon: None, dir: Some(dir), config, tuning };
         node.start();
         node
+    }
+
+    /// `n` nodes with swarms on loopback that all know each other, each in front of the index at `url`.
+    pub fn village(n: usize, url: &str) -> Vec<Self> {
+        Self::village_with(n, url, |_, _, _| {})
+    }
+
+    /// The same; `change` may change everything of each before it starts.
+    pub fn village_with(n: usize, url: &str, change: impl Fn(usize, &mut Config, &mut Tuning)) -> Vec<Self> {
+        let mut nodes: Vec<Self> = Vec::new();
+        for k in 0..n {
+            let peers = nodes.iter().map(Self::as_peer).collect();
+            nodes.push(Self::with(&[url], |config, tuning| {
+                config.near.swarm = true;
+                config.near.listen = vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().expect("a multiaddr")];
+                config.near.peers = peers;
+                tuning.hidden = true;
+                change(k, config, tuning);
+            }));
+        }
+        for node in &nodes {
+            until("all are connected", || node.neighbours() == n - 1);
+        }
+        nodes
+    }
+
+    /// How other nodes name it.
+    pub fn as_peer(&self) -> (PeerId, Multiaddr) {
+        let (swarm, _) = self.daemon().rooms().near.as_ref().expect("a swarm");
+        until("it listens", || !swarm.listeners().is_empty());
+        (swarm.peer_id(), swarm.listeners().remove(0))
+    }
+
+    /// How many dpm nodes it is connected to.
+    pub fn neighbours(&self) -> usize {
+        self.exchange().peers().nodes().len()
+    }
+
+    pub fn exchange(&self) -> &Exchange {
+        let (_, exchange) = self.daemon().rooms().near.as_ref().expect("a swarm");
+        exchange
     }
 
     fn start(&mut self) {
@@ -108,6 +151,14 @@ impl Node {
     pub fn order(&self, order: &Order) -> serde_json::Value {
         let admin = Admin::new(&self.config, self.daemon().rooms().clone(), None);
         admin.carry_out(order, &mut |_| {}).expect("the order is carried out")
+    }
+
+    /// Carries out an order that takes these bytes, and gives its outcome and the bytes that it gives.
+    pub fn carry(&self, order: &Order, mut input: &[u8]) -> Result<(serde_json::Value, Vec<u8>), String> {
+        let admin = Admin::new(&self.config, self.daemon().rooms().clone(), None);
+        let mut output = Vec::new();
+        let outcome = admin.carry_through(order, &mut input, &mut output, &mut |_| {});
+        outcome.map(|outcome| (outcome, output)).map_err(|e| e.to_string())
     }
 
     /// Waits until no download is under way: a commit comes after the last byte.

@@ -16,7 +16,7 @@ pub struct Process {
     pub url: String,
 }
 
-/// `dpm` with these arguments and nothing of this machine's settings.
+/// `dpm` with these arguments and nothing of this machine's settings, without a swarm unless they name one.
 pub fn dpm<S: AsRef<OsStr>>(args: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dpm"));
     command.args(args);
@@ -25,11 +25,13 @@ pub fn dpm<S: AsRef<OsStr>>(args: &[S]) -> Command {
 }
 
 fn clean(command: &mut Command) {
+    let swarm = command.get_envs().find(|(name, _)| *name == "DPM_SWARM").and_then(|(_, value)| value);
+    let swarm = swarm.unwrap_or(OsStr::new("off")).to_owned();
     let kept = std::env::vars_os()
         .filter(|(name, _)| matches!(name.to_str(), Some("PATH" | "TMPDIR" | "LLVM_PROFILE_FILE")));
     // A home without settings, and no system-wide ones: there is no such variable, so the config is always named.
     let kept: Vec<_> = kept.collect();
-    command.env_clear().envs(kept).env("HOME", "/nonexistent").stdin(Stdio::null());
+    command.env_clear().envs(kept).env("HOME", "/nonexistent").env("DPM_SWARM", swarm).stdin(Stdio::null());
 }
 
 /// Runs `dpm` to its end.
@@ -82,6 +84,13 @@ impl Process {
     pub fn start(data: &Path, upstream: &str, settings: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dpm"));
         command.args(arguments(data, upstream, settings));
+        Self::spawn(command)
+    }
+
+    /// The same with a swarm. It looks for others, so this is for networks that a test made.
+    pub fn with_swarm(data: &Path, upstream: &str, settings: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dpm"));
+        command.args(arguments(data, upstream, settings)).env("DPM_SWARM", "on");
         Self::spawn(command)
     }
 

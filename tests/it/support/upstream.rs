@@ -26,7 +26,7 @@ impl Asked {
     }
 
     /// `Range: bytes=first-[last]`; the end is exclusive.
-    fn range(&self, size: usize) -> Option<(usize, usize)> {
+    pub fn range(&self, size: usize) -> Option<(usize, usize)> {
         let (first, last) = self.header("range").strip_prefix("bytes=")?.split_once('-')?;
         Some((first.parse().ok()?, last.parse().map_or(size, |l: usize| l + 1).min(size)))
     }
@@ -106,7 +106,11 @@ pub struct Upstream {
 
 impl Upstream {
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Self::start_at("127.0.0.1:0")
+    }
+
+    pub fn start_at(address: &str) -> Self {
+        let listener = TcpListener::bind(address).expect("a port");
         let address = listener.local_addr().expect("an address");
         let (log, routes) = (Log::default(), Routes::default());
         let (their_log, their_routes) = (log.clone(), routes.clone());

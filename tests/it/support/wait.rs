@@ -26,6 +26,10 @@ impl Latch {
         self.0.1.notify_all();
     }
 
+    pub fn is_open(&self) -> bool {
+        *self.0.0.lock().unwrap()
+    }
+
     /// Waits until it is open, or the test has long failed.
     pub fn pass(&self) {
         let open = self.0.0.lock().unwrap();

@@ -1,0 +1,161 @@
+//! Blocks to and from other makers' nodes, and between dpm's own.
+
+mod maker;
+mod manners;
+mod stranger;
+
+use dpm::base::{PeerId, Sha256, parse_cid_text};
+use dpm::exchange::{DagLimits, Fetched};
+use futures_lite::future::block_on;
+
+use crate::clients::process::counterparts;
+use crate::support::{LIMIT, Node, Project, Upstream, bytes, until};
+use maker::{Make, Maker};
+
+/// A node that has a file of so many bytes; its CID, and how others dial it.
+struct Holder {
+    node: Node,
+    project: Project,
+    cid: String,
+    address: String,
+    _upstream: Upstream,
+}
+
+fn holder(size: usize) -> Holder {
+    let upstream = Upstream::start();
+    let project = Project::new("demo", size).publish(&upstream);
+    let node = Node::village(1, &upstream.url("/simple/")).remove(0);
+    assert_eq!(node.get(&project.file()).status, 200);
+    node.settle();
+    let stored = node.daemon().rooms().store.find(&project.sha256.digest()).unwrap().unwrap();
+    let (peer, address) = node.as_peer();
+    let (cid, address) = (stored.root.unwrap().to_string(), format!("{address}/p2p/{peer}"));
+    Holder { node, project, cid, address, _upstream: upstream }
+}
+
+/// Another maker's node fetches from dpm, by the CID that its own importer gives the file.
+fn fetches_from_us(make: Make, size: usize) {
+    let holder = holder(size);
+    let mut maker = Maker::start(make);
+    maker.connect(&holder.address);
+    assert_eq!(maker.fetch(&holder.cid)["sha256"], holder.project.sha256.hex());
+    let given = holder.node.exchange().counters().given_bytes.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(given >= size as u64, "{given} bytes were given");
+    if make != Make::PyLibp2p {
+        let mut importer = Maker::start(make);
+        assert_eq!(importer.add(&holder.project.bytes, None), holder.cid);
+    }
+}
+
+const WHEEL: usize = (3 << 20) + 7;
+const LARGE: usize = 20 << 20;
+
+#[test]
+fn helia_fetches_from_us() {
+    fetches_from_us(Make::Helia, WHEEL);
+    fetches_from_us(Make::Helia, LARGE);
+}
+
+#[test]
+fn kubo_fetches_from_us() {
+    fetches_from_us(Make::Kubo, WHEEL);
+    fetches_from_us(Make::Kubo, LARGE);
+}
+
+#[test]
+fn py_libp2p_fetches_from_us() {
+    fetches_from_us(Make::PyLibp2p, WHEEL);
+}
+
+/// dpm fetches a file from another maker's node, however that cuts it.
+fn we_fetch(make: Make, size: usize, profile: Option<&str>) {
+    let node = alone();
+    let mut maker = Maker::start(make);
+    let bytes = bytes(size);
+    let cid = maker.add(&bytes, profile);
+    maker.connect(&address(&node));
+    fetch(&node, &cid, &[], &bytes);
+}
+
+/// A node without an upstream that answers.
+fn alone() -> Node {
+    Node::village(1, "http://127.0.0.1:9/simple/").remove(0)
+}
+
+fn address(node: &Node) -> String {
+    let (peer, address) = node.as_peer();
+    format!("{address}/p2p/{peer}")
+}
+
+/// Fetches a file to a node, and looks at every byte.
+#[track_caller]
+fn fetch(node: &Node, cid: &str, peers: &[PeerId], bytes: &[u8]) -> Fetched {
+    let exchange = node.exchange();
+    let speaks = |info: &dpm::swarm::PeerInfo| info.protocols.iter().any(|p| p == dpm::exchange::BITSWAP);
+    let (swarm, _) = node.daemon().rooms().near.as_ref().expect("a swarm");
+    until("a peer speaks bitswap", || swarm.peers().iter().any(speaks));
+    let mut file = Vec::new();
+    let limits = DagLimits { patience: LIMIT, ..DagLimits::default() };
+    let fetched = block_on(exchange.fetch_file(parse_cid_text(cid).unwrap(), peers, limits, |at, part| {
+        assert_eq!(at, file.len() as u64);
+        file.extend_from_slice(&part);
+        Ok(())
+    }))
+    .unwrap_or_else(|e| panic!("{cid}: {e}"));
+    assert!(file == bytes, "the same bytes");
+    assert_eq!((fetched.size, fetched.sha256), (bytes.len() as u64, Sha256::of(bytes)));
+    fetched
+}
+
+#[test]
+fn we_fetch_from_helia() {
+    we_fetch(Make::Helia, WHEEL, None);
+    we_fetch(Make::Helia, LARGE, None);
+    we_fetch(Make::Helia, WHEEL, Some("unixfs-v0-2015"));
+}
+
+#[test]
+fn we_fetch_from_kubo() {
+    we_fetch(Make::Kubo, 200_000, None);
+    we_fetch(Make::Kubo, WHEEL, None);
+    we_fetch(Make::Kubo, LARGE, None);
+    // CIDv0, 256 KiB, leaves in dag-pb, 174 links a node: two levels of them.
+    we_fetch(Make::Kubo, 50 << 20, Some("kubo"));
+}
+
+#[test]
+fn we_fetch_from_py_libp2p() {
+    we_fetch(Make::PyLibp2p, WHEEL, Some("libp2p"));
+}
+
+#[test]
+fn nodes_of_our_own_fetch_by_bitswap() {
+    let holder = holder(LARGE + 5);
+    let nodes: Vec<Node> = (0..2).map(|_| alone()).collect();
+    for node in &nodes {
+        let (swarm, _) = node.daemon().rooms().near.as_ref().unwrap();
+        let (peer, address) = holder.node.as_peer();
+        swarm.dial(peer, vec![address]);
+        let fetched = fetch(node, &holder.cid, &[], &holder.project.bytes);
+        assert_eq!(fetched.gave.iter().map(|(_, bytes, _)| bytes).sum::<u64>() >> 20, 20, "{fetched:?}");
+        fetch(node, &holder.cid, &[peer], &holder.project.bytes);
+    }
+}
+
+#[test]
+fn what_an_ipfs_node_has_is_not_fetched_from_the_upstream() {
+    let upstream = Upstream::start();
+    let (here, absent) = (Project::new("here", 700_000), Project::new("absent", 700_001));
+    let (here, absent) = (here.publish(&upstream), absent.publish(&upstream));
+    let node = Node::village(1, &upstream.url("/simple/")).remove(0);
+    let mut helia = Maker::start(Make::Helia);
+    helia.add(&here.bytes, None);
+    helia.connect(&address(&node));
+    until("it is known for an IPFS node", || node.exchange().has_strangers());
+    for (project, cache, hits) in [(&here, "PEER", 0), (&absent, "MISS", 1)] {
+        let answer = node.get(&project.file());
+        assert_eq!((answer.status, answer.cache()), (200, cache), "{}", project.name);
+        assert!(answer.body == project.bytes);
+        assert_eq!(upstream.hits(&project.file_path()), hits);
+    }
+}
