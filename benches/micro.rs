@@ -3,11 +3,14 @@
 use divan::Bencher;
 use divan::counter::BytesCount;
 
-use dpm::base::{Access, Algorithm, Hasher, Sha256};
+use dpm::base::{Access, Algorithm, Hasher, Sha256, raw_cid};
 use dpm::eco::pypi::{self, Form, Project, ProjectName};
 use dpm::rt::Clock;
 use dpm::store::{Budget, Facts, Options, Store};
 use dpm::unixfs::LayoutBuilder;
+use dpm::wire::bitswap::Prefix;
+
+const BLOCK_BYTES: usize = 1 << 20;
 
 fn main() {
     divan::main();
@@ -86,6 +89,22 @@ fn verify_pass(bencher: Bencher) {
 #[divan::bench]
 fn plain_sha256(bencher: Bencher) {
     let bytes = vec![7_u8; FILE_BYTES];
+    bencher.counter(BytesCount::of_slice(&bytes)).bench(|| Sha256::of(&bytes));
+}
+
+/// A block of 1 MiB held against its CID, as bitswap does: beside [`block_plain_sha256`].
+#[divan::bench]
+fn block_against_its_cid(bencher: Bencher) {
+    let bytes = vec![7_u8; BLOCK_BYTES];
+    let cid = raw_cid(Sha256::of(&bytes));
+    let prefix = Prefix::of(&cid);
+    bencher.counter(BytesCount::of_slice(&bytes)).bench(|| prefix.cid(&bytes).is_ok_and(|got| got == cid));
+}
+
+/// The baseline of [`block_against_its_cid`].
+#[divan::bench]
+fn block_plain_sha256(bencher: Bencher) {
+    let bytes = vec![7_u8; BLOCK_BYTES];
     bencher.counter(BytesCount::of_slice(&bytes)).bench(|| Sha256::of(&bytes));
 }
 
