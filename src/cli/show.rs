@@ -73,7 +73,8 @@ fn peers(v: &Value) {
     }
     let rows = v["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
     for row in v["unreachable"].as_array().into_iter().flatten() {
-        let addresses = row["addresses"].as_array().map(|all| all.iter().map(text).collect::<Vec<_>>().join(" "));
+        let addresses =
+            row["addresses"].as_array().map(|all| all.iter().map(text).collect::<Vec<_>>().join(" "));
         println!("not reached {}  {}", text(&row["peer"]), addresses.unwrap_or_default());
         println!("  tried {} times: {}", row["failures"], text(&row["error"]));
     }

@@ -253,9 +253,9 @@ const TEXT_BYTES: usize = 512;
 
 #[cfg(test)]
 mod tests {
-    use super::super::mutate::mutations;
     use super::super::project::tests::{idna, page_url};
     use super::*;
+    use crate::base::mutate::mutations;
 
     const SHA: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 

@@ -25,6 +25,3 @@ pub use render::render;
 pub use root::{Names, parse_root, render_root};
 pub use want::{FileWant, Part, PathError, Want, content_type, file_link, want};
 pub use wheel::{WheelError, wheel_metadata};
-
-#[cfg(test)]
-mod mutate;

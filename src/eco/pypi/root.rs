@@ -208,8 +208,8 @@ const MAX_PROJECTS: usize = 3_000_000;
 
 #[cfg(test)]
 mod tests {
-    use super::super::mutate::mutations;
     use super::*;
+    use crate::base::mutate::mutations;
 
     #[track_caller]
     fn check(body: &str, want: Result<&[&str], &str>) {

@@ -243,9 +243,9 @@ pub enum PathError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::mutate::mutations;
     use super::super::project::tests::file_named;
     use super::*;
+    use crate::base::mutate::mutations;
 
     const HEX: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 

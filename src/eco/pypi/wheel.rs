@@ -93,8 +93,8 @@ mod tests {
     use zip::CompressionMethod::{self, Deflated, Stored};
     use zip::write::{SimpleFileOptions, ZipWriter};
 
-    use super::super::mutate::mutations;
     use super::*;
+    use crate::base::mutate::mutations;
 
     const WHEEL: &str = "Foo.Bar-1.0-py3-none-any.whl";
 
