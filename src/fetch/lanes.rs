@@ -3,10 +3,9 @@
 //! Only with a digest: the parts may come from different servers, and nothing else proves that they fit.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::base::Artifact;
-use crate::base::limits::CHUNK_BYTES;
 use crate::store::Incoming;
 use crate::upstream::{Answer, Ask, Range, Site, Status, UpstreamError};
 
@@ -17,12 +16,8 @@ use super::{CHUNK, FetchError, Inner, LOCK};
 /// Files below this come in one piece: the gain is small there, and an upstream sees one request.
 const FROM_BYTES: u64 = 64 << 20;
 
-/// Most bytes of a part. Readers follow the first part that is not whole, so parts are small against the file.
+/// Bytes of a part. Readers follow the first part that is not whole, so parts are small against the file.
 const PART_BYTES: u64 = 8 << 20;
-
-/// Least bytes of a part. Towards the end parts get smaller, down to this: what the last lanes hold is out of the readers'
-/// and other nodes' sight until all before it is there, and nodes have yet to pass it on then.
-const LEAST_PART_BYTES: u64 = 2 << 20;
 
 /// Connections of one download: four are what browsers and download tools take without being blocked.
 const LANES: u64 = 4;
@@ -60,8 +55,7 @@ struct Shared<'a> {
     site: &'a Site,
     incoming: &'a Incoming,
     size: u64,
-    parts: Vec<u64>,
-    next_part: AtomicUsize,
+    next_part: AtomicU64,
     stop: AtomicBool,
     error: Mutex<Option<Stop>>,
     front: Mutex<Front>,
@@ -85,8 +79,7 @@ pub(super) fn run(
 ) -> Result<Verifier, Stop> {
     let artifact = &flight.artifact;
     let size = artifact.size.expect("lanes are for files of known size");
-    let parts = cut(size);
-    let first = part_range(&parts, 0, size);
+    let first = part_range(0, size);
     let answer = match flight::open(inner, site, artifact, &Ask { range: Some(first), ..Ask::default() }) {
         Err(e) if flight::is_bad_range(&e) => flight::open(inner, site, artifact, &Ask::default())?,
         answer => answer?,
@@ -99,21 +92,20 @@ pub(super) fn run(
         return Err(FetchError::Length { filename: artifact.filename.clone(), want: size, got }.into());
     }
     flight.running(Some(size), incoming)?;
-    let lanes = LANES.min(parts.len() as u64);
+    let parts = size.div_ceil(PART_BYTES);
     let shared = Shared {
         inner,
         flight,
         site,
         incoming,
         size,
-        next_part: AtomicUsize::new(1),
+        next_part: AtomicU64::new(1),
         stop: AtomicBool::new(false),
         error: Mutex::new(None),
-        front: Mutex::new(Front { verifier, written: parts.clone() }),
-        parts,
+        front: Mutex::new(Front { verifier, written: (0..parts).map(|n| n * PART_BYTES).collect() }),
     };
     std::thread::scope(|scope| {
-        for _ in 1..lanes {
+        for _ in 1..LANES.min(parts) {
             scope.spawn(|| shared.lane(None));
         }
         shared.lane(Some((0, answer)));
@@ -125,33 +117,21 @@ pub(super) fn run(
     }
 }
 
-/// Where each part begins.
-fn cut(size: u64) -> Vec<u64> {
-    let mut parts = Vec::new();
-    let mut at = 0;
-    while at < size {
-        parts.push(at);
-        let share = (size - at) / (2 * LANES) / CHUNK_BYTES * CHUNK_BYTES;
-        at += share.clamp(LEAST_PART_BYTES, PART_BYTES);
-    }
-    parts
-}
-
-fn part_range(parts: &[u64], part: usize, size: u64) -> Range {
-    let end = parts.get(part + 1).copied().unwrap_or(size);
-    Range { first: parts[part], last: Some(end - 1) }
+fn part_range(part: u64, size: u64) -> Range {
+    let first = part * PART_BYTES;
+    Range { first, last: Some((first + PART_BYTES).min(size) - 1) }
 }
 
 impl Shared<'_> {
     /// Takes part after part until none is left.
-    fn lane(&self, mut begun: Option<(usize, Answer)>) {
+    fn lane(&self, mut begun: Option<(u64, Answer)>) {
         let mut buffer = vec![0; CHUNK];
         loop {
             let (part, answer) = match begun.take() {
                 Some((part, answer)) => (part, Some(answer)),
                 None => (self.next_part.fetch_add(1, Ordering::Relaxed), None),
             };
-            if part >= self.parts.len() || self.stop.load(Ordering::Relaxed) {
+            if part * PART_BYTES >= self.size || self.stop.load(Ordering::Relaxed) {
                 return;
             }
             if let Err(stop) = self.part(part, answer, &mut buffer) {
@@ -162,9 +142,9 @@ impl Shared<'_> {
         }
     }
 
-    fn part(&self, part: usize, mut begun: Option<Answer>, buffer: &mut [u8]) -> Result<(), Stop> {
+    fn part(&self, part: u64, mut begun: Option<Answer>, buffer: &mut [u8]) -> Result<(), Stop> {
         let artifact = &self.flight.artifact;
-        let Range { first, last } = part_range(&self.parts, part, self.size);
+        let Range { first, last } = part_range(part, self.size);
         let end = last.map_or(self.size, |l| l + 1);
         let mut at = first;
         let mut fruitless = 0;
@@ -199,7 +179,7 @@ impl Shared<'_> {
     /// Copies an answer to its end. A broken one is told, not returned as an error: the part is asked for again.
     fn copy(
         &self,
-        part: usize,
+        part: u64,
         answer: &mut Answer,
         at: &mut u64,
         end: u64,
@@ -225,10 +205,10 @@ impl Shared<'_> {
     }
 
     /// Moves the front over what is now contiguous, hashing each byte once and in order.
-    fn wrote(&self, part: usize, at: u64, bytes: &[u8]) -> Result<(), Stop> {
+    fn wrote(&self, part: u64, at: u64, bytes: &[u8]) -> Result<(), Stop> {
         let mut front = self.front.lock().expect(LOCK);
         let end = at + bytes.len() as u64;
-        front.written[part] = end;
+        front.written[part as usize] = end;
         if front.verifier.at == at {
             front.verifier.update(bytes);
         }
@@ -239,7 +219,7 @@ impl Shared<'_> {
             if at >= self.size {
                 break;
             }
-            let until = front.written[self.parts.partition_point(|start| *start <= at) - 1];
+            let until = front.written[(at / PART_BYTES) as usize];
             if until <= at {
                 break;
             }
@@ -258,26 +238,5 @@ impl Shared<'_> {
     fn refused(&self, artifact: &Artifact) -> Stop {
         let origin = artifact.upstream.clone();
         FetchError::Upstream(UpstreamError::BadRange { origin, why: "it stopped honouring ranges" }).into()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_cover_the_file_and_shrink_to_its_end() {
-        for size in [1, LEAST_PART_BYTES, FROM_BYTES, FROM_BYTES + 1, (256 << 20) - 7, 5 << 30] {
-            let parts = cut(size);
-            let ranges: Vec<_> = (0..parts.len()).map(|n| part_range(&parts, n, size)).collect();
-            let lengths: Vec<u64> = ranges.iter().map(|r| r.last.unwrap() + 1 - r.first).collect();
-            assert_eq!((parts[0], lengths.iter().sum::<u64>()), (0, size));
-            assert!(ranges.windows(2).all(|w| w[0].last.unwrap() + 1 == w[1].first), "{size}");
-            assert!(lengths.windows(2).all(|w| w[0] >= w[1]), "{size}: {lengths:?}");
-            assert!(lengths.iter().all(|l| *l <= PART_BYTES));
-            assert!(
-                size < FROM_BYTES || lengths[0] == PART_BYTES && *lengths.last().unwrap() <= LEAST_PART_BYTES
-            );
-        }
     }
 }
