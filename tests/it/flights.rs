@@ -40,9 +40,12 @@ fn in_two_goes(upstream: &Upstream, first: usize, framing: Framing) -> (Project,
     (project, latch)
 }
 
+/// A node that waits for a test's latch without taking the upstream for dead.
 fn start() -> (Upstream, Node) {
     let upstream = Upstream::start();
-    let node = Node::new(&upstream.url("/simple/"));
+    let node = Node::with(&[&upstream.url("/simple/")], |_, tuning| {
+        tuning.upstream.stall_time = crate::support::LIMIT;
+    });
     (upstream, node)
 }
 
