@@ -27,7 +27,7 @@ use crate::resolve::{self, Index, Resolve};
 use crate::rt::{Clock, Executor, Gate, Lines, Tasks, Ticker};
 use crate::store::{self, Store};
 use crate::swarm::Swarm;
-use crate::upstream::{self, Client, Credentials, Site};
+use crate::upstream::{self, Client, Credentials, Protocol, Site};
 
 pub use admin::{Admin, Order};
 pub use carry::{CarryError, Choice};
@@ -169,8 +169,13 @@ fn index(index: &config::Index) -> Result<Index> {
         }
         _ => None,
     };
-    let site =
-        Site { name: index.name.clone(), url: index.url.clone(), also: index.files.clone(), credentials };
+    let site = Site {
+        name: index.name.clone(),
+        url: index.url.clone(),
+        also: index.files.clone(),
+        credentials,
+        protocol: Protocol::Plain,
+    };
     let owns = owns.collect::<Result<_, _>>().with_context(|| format!("owns of index {}", index.name))?;
     Ok(Index { site, private: index.private, owns })
 }
