@@ -13,6 +13,7 @@ mod learn;
 mod learned;
 mod machine;
 mod near;
+mod oci;
 mod pip_conf;
 mod units;
 mod uv_toml;
@@ -32,6 +33,9 @@ pub use learn::{LearnError, learn_pypi};
 pub use learned::{LEARNED_TIME, load_learned, save_learned};
 pub use machine::{Machine, RUN_TIME, RunError};
 pub use near::{Near, Share};
+pub use oci::Registry;
+
+pub use crate::front::Clients;
 
 pub use crate::resolve::Freshness;
 pub use crate::store::Budget;
@@ -62,6 +66,8 @@ pub struct Config {
     pub proxy: Option<Url>,
     /// Python indexes, in the order in which they are asked.
     pub pypi: Vec<Index>,
+    /// Registries of container images; clients name them by their hosts.
+    pub oci: Vec<Registry>,
     /// When `pypi` was learned from the machine's clients; `None` when it was stated.
     pub learned: Option<SystemTime>,
 }
@@ -91,7 +97,8 @@ pub struct Flags {
     pub data: Option<PathBuf>,
     /// `--listen`.
     pub listen: Option<SocketAddr>,
-    /// `--upstream NAME=URL`, NAME an ecosystem (`pypi`); repeatable, the first is asked first.
+    /// `--upstream NAME=URL`, NAME an ecosystem (`pypi`, `oci`); repeatable, the first is asked first, and the first
+    /// registry is at the root.
     pub upstreams: Vec<String>,
     /// `--offline`.
     pub offline: bool,
@@ -125,7 +132,15 @@ impl Config {
         let remembered = if flags.relearn { None } else { load_learned(&config.data, SystemTime::now()) };
         let (at, pypi) = match remembered {
             Some(remembered) => remembered,
-            None => (SystemTime::now(), learn_pypi(machine, config.listen.port())?),
+            None => match learn_pypi(machine, config.listen.port()) {
+                Ok(learned) => (SystemTime::now(), learned),
+                // Whoever names a registry wants that, and need not have pip.
+                Err(e) if config.oci.iter().any(|r| r.origin != Origin::WellKnown) => {
+                    log::info!("no Python index is served: {e}");
+                    return Ok(config);
+                }
+                Err(e) => return Err(e.into()),
+            },
         };
         config.learned = Some(at);
         config.pypi = pypi;
@@ -160,9 +175,10 @@ impl Config {
         }
         config.offline |= flags.offline;
         if !flags.upstreams.is_empty() {
-            config.pypi = upstreams(flags.upstreams.iter().map(String::as_str), &Origin::Flag)
-                .map_err(|text| ConfigError::Flag { flag: "--upstream", text })?;
+            let stated = Upstreams::read(flags.upstreams.iter().map(String::as_str), &Origin::Flag);
+            stated.map_err(|text| ConfigError::Flag { flag: "--upstream", text })?.replace(&mut config);
         }
+        config.oci = Registry::with_well_known(config.oci);
         if config.data.as_os_str().is_empty() {
             config.data = default_data(machine)?;
         }
@@ -204,6 +220,7 @@ impl Config {
             near: Near::default(),
             proxy: None,
             pypi: Vec::new(),
+            oci: Vec::new(),
             learned: None,
         }
     }
@@ -230,8 +247,8 @@ impl Config {
             self.proxy = Some(index::http_url(proxy).map_err(|e| wrong("DPM_PROXY", e.to_string()))?);
         }
         if let Some(all) = machine.var("DPM_UPSTREAM") {
-            self.pypi = upstreams(all.split_whitespace(), &Origin::Environment)
-                .map_err(|text| wrong("DPM_UPSTREAM", text))?;
+            let stated = Upstreams::read(all.split_whitespace(), &Origin::Environment);
+            stated.map_err(|text| wrong("DPM_UPSTREAM", text))?.replace(self);
         }
         Ok(())
     }
@@ -250,26 +267,55 @@ impl fmt::Debug for Config {
             .field("near", &self.near)
             .field("proxy", &self.proxy.as_ref().map(|proxy| without_userinfo(proxy).to_string()))
             .field("pypi", &self.pypi)
+            .field("oci", &self.oci)
             .field("learned", &self.learned)
             .finish()
     }
 }
 
-/// `pypi=URL` texts, in order.
-fn upstreams<'a>(texts: impl Iterator<Item = &'a str>, origin: &Origin) -> Result<Vec<Index>, String> {
-    let mut indexes = Vec::new();
-    for text in texts {
-        let (ecosystem, url) = text
-            .split_once('=')
-            .filter(|(name, _)| !name.contains([':', '/']))
-            .ok_or("an upstream is written pypi=https://index.example.org/simple/")?;
-        if ecosystem != "pypi" {
-            return Err(format!("{ecosystem:?} is no ecosystem that dpm knows; there is pypi"));
+/// What `pypi=URL` and `oci=URL` texts name, in order.
+#[derive(Default)]
+struct Upstreams {
+    pypi: Vec<Index>,
+    oci: Vec<Registry>,
+}
+
+impl Upstreams {
+    fn read<'a>(texts: impl Iterator<Item = &'a str>, origin: &Origin) -> Result<Self, String> {
+        let mut all = Self::default();
+        for text in texts {
+            let (ecosystem, url) = text
+                .split_once('=')
+                .filter(|(name, _)| !name.contains([':', '/']))
+                .ok_or("an upstream is written pypi=https://index.example.org/simple/ or oci=https://registry.example.org")?;
+            match ecosystem {
+                "pypi" => {
+                    let name = index::default_name(all.pypi.len());
+                    all.pypi.push(Index::from_url(name, url, origin.clone()).map_err(|e| e.to_string())?);
+                }
+                "oci" => {
+                    let name = oci::default_name(all.oci.len());
+                    let registry =
+                        Registry::from_url(name, url, origin.clone()).map_err(|e| e.to_string())?;
+                    all.oci.push(Registry { root: all.oci.is_empty(), ..registry });
+                }
+                other => {
+                    return Err(format!("{other:?} is no ecosystem that dpm knows; there are pypi and oci"));
+                }
+            }
         }
-        let name = index::default_name(indexes.len());
-        indexes.push(Index::from_url(name, url, origin.clone()).map_err(|e| e.to_string())?);
+        Ok(all)
     }
-    Ok(indexes)
+
+    /// An ecosystem that is not named stays as it is.
+    fn replace(self, config: &mut Config) {
+        if !self.pypi.is_empty() {
+            config.pypi = self.pypi;
+        }
+        if !self.oci.is_empty() {
+            config.oci = self.oci;
+        }
+    }
 }
 
 /// Where a service's and a user's data is expected to be.

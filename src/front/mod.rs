@@ -6,9 +6,11 @@
 mod body;
 mod conditions;
 mod connection;
+mod content;
 mod door;
 mod ipfs;
 mod metrics;
+mod oci;
 mod pypi;
 mod reply;
 mod server;
@@ -16,8 +18,9 @@ mod wire;
 
 pub use body::Out;
 pub use conditions::{Ranged, ranged};
-pub use door::{Door, Gauges, Parts};
+pub use door::{Door, Gauges, Labelled, Parts};
 pub use metrics::Metrics;
+pub use oci::Clients;
 pub use server::{Answering, Handler, Listener, serve};
 
 /// A socket as hyper's client wants it: for whoever talks to a node's control socket.

@@ -5,6 +5,7 @@
 
 mod carry;
 mod guard;
+pub mod images;
 mod memory;
 mod refresh;
 
@@ -134,7 +135,8 @@ struct Inner {
     working: [async_lock::Mutex<()>; WORKERS],
 }
 
-/// The handles that [`Resolve`] works with.
+/// The handles that [`Resolve`] and [`images::Images`] work with.
+#[derive(Clone)]
 pub struct Parts {
     /// Where pages are kept.
     pub store: Store,

@@ -151,8 +151,8 @@ impl fmt::Display for Image {
 
 /// Whether the first part of a path is a registry's host and no part of a name, by docker's rule.
 pub(super) fn is_host(part: &str) -> bool {
-    let marked = part == "localhost" || part.contains(['.', ':']);
-    let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b':' | b'[' | b']');
+    let marked = part == "localhost" || part.contains(['.', ':']) || part.starts_with("localhost_");
+    let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b':' | b'[' | b']' | b'_');
     marked && part.len() <= NAME_BYTES && part.bytes().all(plain)
 }
 

@@ -103,11 +103,19 @@ fn place(name: &str, query: Option<&str>) -> Result<Place, WantError> {
         };
     }
     match in_path {
-        Some((host, rest)) => {
-            Ok(Place { host: Some(host.to_ascii_lowercase()), repository: repository(rest)? })
-        }
+        Some((host, rest)) => Ok(Place { host: Some(with_port(host)), repository: repository(rest)? }),
         None => Ok(Place { host: None, repository: repository(name)? }),
     }
+}
+
+/// A host as it stands in a path. No part of an image's name may hold a colon, so a port stands behind `_`.
+fn with_port(host: &str) -> String {
+    let port = |port: &str| !port.is_empty() && port.len() <= 5 && port.bytes().all(|c| c.is_ascii_digit());
+    match host.rsplit_once('_') {
+        Some((host, number)) if port(number) => format!("{host}:{number}"),
+        _ => host.to_owned(),
+    }
+    .to_ascii_lowercase()
 }
 
 /// The value of the first parameter of this name, as it is written.
@@ -184,6 +192,9 @@ mod tests {
             ("/ghcr.io/org/img/tags/list", None, "ghcr.io org/img tags"),
             ("/localhost:5000/img/tags/list", None, "localhost:5000 img tags"),
             ("/a/referrers/sha256:HEX", None, "- a referrers sha256:HEX"),
+            ("/registry.example.org_5000/img/tags/list", None, "registry.example.org:5000 img tags"),
+            ("/localhost_5000/img/tags/list", None, "localhost:5000 img tags"),
+            ("/my_5000/img/tags/list", None, "- my_5000/img tags"),
             ("/library/alpine/manifests/1", Some("ns=docker.io"), "docker.io library/alpine manifest 1"),
             ("/img/manifests/1", Some("ns=Example.org%3A5000"), "example.org:5000 img manifest 1"),
             ("/img/manifests/1", Some("ns=http://x/"), "error: ns names no registry, as docker.io does"),

@@ -52,6 +52,7 @@ impl Node {
             near: Near { swarm: false, ..Near::default() },
             proxy: None,
             pypi: indexes.collect(),
+            oci: Vec::new(),
             learned: None,
         };
         let mut tuning = Tuning {
