@@ -194,19 +194,25 @@ fn default_file() {
 fn registries() {
     let known = load(INDEX).unwrap().oci;
     assert!(known.iter().any(|r| r.root && r.library && r.hosts.contains(&"docker.io".to_owned())));
-    let text = "[[oci]]\nname = 'corp'\nurl = 'https://r.example.org'\nusername = 'u'\npassword_env = 'PW'\n";
+    let text =
+        "[[oci]]\nname = 'corp'\nurl = 'https://r.example.org'\nusername = 'u'\npassword_env = 'TOKEN'\n";
     let corp = &load(text).unwrap().oci[0];
     assert!(corp.private && !corp.root && !corp.peers);
     assert!(matches!(corp.clients, Clients::Loopback));
     let open = &load(&format!("{text}clients = 'anyone'\nroot = true")).unwrap().oci;
     assert!(matches!(open[0].clients, Clients::Anyone) && open.iter().filter(|r| r.root).count() == 1);
-    let shown = load(&format!("{text}client_username = 'o'\nclient_password_env = 'PW'")).unwrap();
-    assert!(matches!(&shown.oci[0].clients, Clients::Password(name, password) if name == "o" && password.reveal() == "sesame"));
-    assert!(!format!("{shown:?}").contains("sesame"));
+    let shown = load(&format!("{text}client_username = 'o'\nclient_password_env = 'TOKEN'")).unwrap();
+    assert!(
+        matches!(&shown.oci[0].clients, Clients::Password(name, password) if name == "o" && password.reveal() == "t0ken")
+    );
+    assert!(!format!("{shown:?}").contains("t0ken"));
     let refused = [
         ("clients = 'password'", "client_username"),
         ("client_username = 'o'", "client_password_file"),
-        ("clients = 'anyone'\nclient_username = 'o'\nclient_password_env = 'PW'", "clients = \"password\" only"),
+        (
+            "clients = 'anyone'\nclient_username = 'o'\nclient_password_env = 'TOKEN'",
+            "clients = \"password\" only",
+        ),
         ("clients = 'everybody'", "clients"),
         ("hosts = []", "at least one"),
         ("hosts = ['https://x.example.org/']", "no host"),
