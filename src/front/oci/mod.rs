@@ -111,14 +111,16 @@ impl Oci {
             Resource::Manifest(Reference::Digest(digest)) => (*digest, None),
             Resource::Blob(digest) => {
                 let content = self.fetch.peek(digest)?;
-                return self.is_proved(spot, digest, &content).then(|| self.blob_reply(request, content));
+                return self
+                    .is_proved(spot, digest, &content)
+                    .then(|| self.blob_reply(request, spot, *digest, content));
             }
             Resource::Tags | Resource::Referrers(_) => return None,
         };
         let media_type = self.images.described(spot, &digest)?.media_type?;
         let content = self.fetch.peek(&digest)?;
         let told = Told { digest, media_type, said };
-        self.is_proved(spot, &digest, &content).then(|| self.manifest_reply(request, content, &told))
+        self.is_proved(spot, &digest, &content).then(|| self.manifest_reply(request, spot, content, &told))
     }
 
     /// The answer, whatever it takes.
@@ -174,12 +176,12 @@ impl Oci {
         match self.whole_manifest(spot, digest).await? {
             Whole::Stored(content) => {
                 let media_type = self.read_manifest(spot, &digest, &content, stated).await?;
-                Ok(self.manifest_reply(request, content, &Told { digest, media_type, said }))
+                Ok(self.manifest_reply(request, spot, content, &Told { digest, media_type, said }))
             }
             Whole::Passing(bytes) => {
                 let media_type = media_type(Manifest::read(&bytes), stated)?.0;
                 let mut reply = Reply::new(StatusCode::OK, Cache::Bypass, Out::full(bytes));
-                manifest_headers(&mut reply, &Told { digest, media_type, said });
+                manifest_headers(&mut reply, &Told { digest, media_type, said }, self.lasting(spot));
                 Ok(reply)
             }
         }
@@ -192,18 +194,18 @@ impl Oci {
         digest: Digest,
         said: Option<&Said>,
     ) -> Result<Option<Reply>, ImagesError> {
-        let said = match said {
+        let answer = match said {
             Some(said) => said.clone(),
             None if self.is_here(&digest).await => return Ok(None),
             None => self.images.ask(spot, &Question::Manifest(digest), false).await?,
         };
-        let (Some(size), Some(media_type)) = (said.fact.size, said.fact.media_type.clone()) else {
+        let (Some(size), Some(media_type)) = (answer.fact.size, answer.fact.media_type.clone()) else {
             return Ok(None);
         };
-        let cache = by_state(said.state);
+        let cache = by_state(answer.state);
         let mut reply = Reply::new(StatusCode::OK, cache, Out::told(size));
         reply.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
-        manifest_headers(&mut reply, &Told { digest, media_type, said: Some(said) });
+        manifest_headers(&mut reply, &Told { digest, media_type, said: said.cloned() }, self.lasting(spot));
         Ok(Some(reply))
     }
 
@@ -293,7 +295,7 @@ impl Oci {
         let question = Question::Blob(digest);
         if let Some(content) = self.fetch.load(&digest).await.map_err(failed)? {
             self.prove(spot, &digest, &question, &content).await?;
-            return Ok(self.blob_reply(request, content));
+            return Ok(self.blob_reply(request, spot, digest, content));
         }
         if request.method == Method::HEAD {
             let said = self.images.ask(spot, &question, false).await.map_err(unknown)?;
@@ -304,7 +306,7 @@ impl Oci {
                 reply.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
                 reply.set(header::ACCEPT_RANGES, "bytes");
             }
-            blob_headers(&mut reply, Some(digest));
+            blob_headers(&mut reply, digest, self.lasting(spot));
             return Ok(reply);
         }
         let mut content = self.fetch.open(self.images.blob(spot, &digest)).await.map_err(failed)?;
@@ -313,7 +315,13 @@ impl Oci {
         if content.size.is_none() && request.version == Version::HTTP_10 {
             content = content.whole().await.map_err(failed)?;
         }
-        Ok(self.blob_reply(request, content))
+        Ok(self.blob_reply(request, spot, digest, content))
+    }
+
+    /// What a client and whatever is between it and dpm may do with what a digest names: a cache between them must not
+    /// give to everybody what dpm does not.
+    fn lasting(&self, spot: &Spot) -> &'static str {
+        if self.images.registry(spot).private { LASTING_APART } else { LASTING }
     }
 
     /// Whether content may be given to somebody who asks for it in this repository, as far as memory knows.
@@ -377,13 +385,16 @@ impl Oci {
         Ok(reply)
     }
 
-    fn manifest_reply(&self, request: &Request, content: Content, told: &Told) -> Reply {
+    fn manifest_reply(&self, request: &Request, spot: &Spot, mut content: Content, told: &Told) -> Reply {
         let from = match (&told.said, content.via) {
             (Some(said), Via::Store) => by_state(said.state),
             (_, via) => cache(via),
         };
+        // The store has another name for it where this is no SHA-256.
+        content.digest = Some(told.digest);
+        let lasting = self.lasting(spot);
         let mut reply =
-            content_reply(request, content, &self.clock, |reply, _| manifest_headers(reply, told));
+            content_reply(request, content, &self.clock, |reply, _| manifest_headers(reply, told, lasting));
         reply.mark(from);
         if let Some(said) = &told.said {
             freshness(&mut reply, said);
@@ -391,9 +402,10 @@ impl Oci {
         reply
     }
 
-    fn blob_reply(&self, request: &Request, content: Content) -> Reply {
-        let digest = content.digest;
-        content_reply(request, content, &self.clock, |reply, _| blob_headers(reply, digest))
+    fn blob_reply(&self, request: &Request, spot: &Spot, digest: Digest, mut content: Content) -> Reply {
+        content.digest = Some(digest);
+        let lasting = self.lasting(spot);
+        content_reply(request, content, &self.clock, |reply, _| blob_headers(reply, digest, lasting))
     }
 }
 
@@ -442,25 +454,23 @@ fn read_whole(stored: &Stored) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn manifest_headers(reply: &mut Reply, told: &Told) {
+fn manifest_headers(reply: &mut Reply, told: &Told, lasting: &'static str) {
     reply.put(header::CONTENT_TYPE, &told.media_type);
     reply.put(CONTENT_DIGEST, &told.digest.to_string());
     reply.put(header::ETAG, &format!("\"{}\"", told.digest.hex()));
     reply.set(API_VERSION, "registry/2.0");
     match &told.said {
         Some(said) => freshness(reply, said),
-        None => reply.set(header::CACHE_CONTROL, LASTING),
+        None => reply.set(header::CACHE_CONTROL, lasting),
     }
 }
 
-fn blob_headers(reply: &mut Reply, digest: Option<Digest>) {
+fn blob_headers(reply: &mut Reply, digest: Digest, lasting: &'static str) {
     reply.set(header::CONTENT_TYPE, "application/octet-stream");
-    if let Some(digest) = digest {
-        reply.put(CONTENT_DIGEST, &digest.to_string());
-        reply.put(header::ETAG, &format!("\"{}\"", digest.hex()));
-    }
+    reply.put(CONTENT_DIGEST, &digest.to_string());
+    reply.put(header::ETAG, &format!("\"{}\"", digest.hex()));
     reply.set(API_VERSION, "registry/2.0");
-    reply.set(header::CACHE_CONTROL, LASTING);
+    reply.set(header::CACHE_CONTROL, lasting);
 }
 
 fn freshness(reply: &mut Reply, said: &Said) {
@@ -474,3 +484,4 @@ fn freshness(reply: &mut Reply, said: &Said) {
 }
 
 const LASTING: &str = "public, max-age=31536000, immutable";
+const LASTING_APART: &str = "private, max-age=31536000, immutable";

@@ -1,6 +1,8 @@
 //! A question to a registry, and what its answer means. Blocks.
 
+use std::collections::HashMap;
 use std::io::Read;
+use std::time::{Duration, Instant};
 
 use url::Url;
 
@@ -15,6 +17,9 @@ use super::{Fact, ImagesError, Inner, Question, Spot};
 /// Largest list of tags or referrers in bytes: a repository of 10,000 tags has some 300 KB of them, and registries
 /// give them in parts.
 const LIST_BYTES: u64 = 8 << 20;
+
+/// Time to read a list: one that trickles must not keep the questions waiting that come after it.
+const BODY_TIME: Duration = Duration::from_secs(60);
 
 /// Longest query of a client's that is handed on, in bytes.
 const QUERY_BYTES: usize = 512;
@@ -32,36 +37,47 @@ impl Inner {
         };
         let method = if list { Method::Get } else { Method::Head };
         let ask = Ask { method, accept, page: list, ..Ask::default() };
-        let mut answer = match self.open(spot, &url, &ask) {
+        let told =
+            |answer: &Answer| answer.status == Status::Missing || stated_digest(&answer.head).is_some();
+        let first = match self.open(spot, &url, &ask) {
             // Some registries answer no HEAD.
-            Err(UpstreamError::Status { code: 405 | 501, .. }) if !list => self
-                .open(spot, &url, &Ask { method: Method::Get, ..ask.clone() })
-                .map_err(ImagesError::Upstream)?,
-            answer => answer.map_err(ImagesError::Upstream)?,
+            Err(UpstreamError::Status { code: 405 | 501, .. }) if !list => None,
+            // Others tell with it that there is such a tag, and not which manifest it means: the bytes have to say that.
+            Ok(answer) if matches!(question, Question::Tag(..)) && !told(&answer) => None,
+            answer => Some(answer.map_err(ImagesError::Upstream)?),
+        };
+        let mut answer = match first {
+            Some(answer) => answer,
+            None => {
+                let get = Ask { method: Method::Get, ..ask };
+                self.open(spot, &url, &get).map_err(ImagesError::Upstream)?
+            }
         };
         let missing = answer.status == Status::Missing;
         let mut fact = self.describe(spot, question, &answer.head, &url);
-        fact.found = !missing;
         if missing {
+            fact.found = false;
+            // A digest is for ever only where there is something by it: it may be pushed any moment.
+            fact.fresh_millis = millis(self.freshness.negative);
             return Ok(fact);
         }
         match question {
             Question::Tag(..) => {
                 fact.digest = match stated_digest(&answer.head) {
                     Some(digest) => Some(digest),
-                    None => Some(self.hash(spot, question, &url, &ask, answer)?),
+                    None => Some(self.hash(spot, question, &mut answer)?),
                 };
             }
             Question::Manifest(digest) | Question::Blob(digest) => {
-                if stated_digest(&answer.head).is_some_and(|stated| stated != *digest) {
+                let other = |stated: &Digest| stated.algorithm() == digest.algorithm() && stated != digest;
+                if stated_digest(&answer.head).as_ref().is_some_and(other) {
                     return Err(self.wrong(spot, question, "the registry says that it has another digest"));
                 }
                 fact.digest = Some(*digest);
             }
             Question::Tags(_) | Question::Referrers(..) => {
                 fact.body = self.read(spot, question, &mut answer, LIST_BYTES)?;
-                let sound = serde_json::from_slice::<serde::de::IgnoredAny>(&fact.body).is_ok();
-                if !sound {
+                if !is_json(&fact.body) {
                     return Err(self.wrong(spot, question, "the registry sent something that is no JSON"));
                 }
             }
@@ -86,8 +102,9 @@ impl Inner {
         Fact {
             found: true,
             digest: None,
-            media_type: head.content_type.clone(),
-            size: head.length,
+            media_type: head.content_type.clone().filter(|stated| is_data(stated)),
+            // Some servers say this of every answer to HEAD. Nothing that is asked for with a tag is empty.
+            size: head.length.filter(|size| *size > 0 || matches!(question, Question::Blob(_))),
             body: Vec::new(),
             link: head.link.clone(),
             filters_applied: head.filters_applied.clone(),
@@ -99,22 +116,14 @@ impl Inner {
     }
 
     /// The digest of what a registry gives for a tag, if it does not say so itself.
-    fn hash(
-        &self,
-        spot: &Spot,
-        question: &Question,
-        url: &Url,
-        ask: &Ask,
-        head: Answer,
-    ) -> Result<Digest, ImagesError> {
-        drop(head);
-        let get = Ask { method: Method::Get, ..ask.clone() };
-        let mut answer = self.open(spot, url, &get).map_err(ImagesError::Upstream)?;
-        if answer.status == Status::Missing {
-            return Err(self.unknown(spot, question));
+    ///
+    /// What is no JSON is no manifest: a page that a network puts before its users must not become what a tag means.
+    fn hash(&self, spot: &Spot, question: &Question, answer: &mut Answer) -> Result<Digest, ImagesError> {
+        let body = self.read(spot, question, answer, MANIFEST_BYTES)?;
+        match is_json(&body) {
+            true => Ok(Sha256::of(&body).digest()),
+            false => Err(self.wrong(spot, question, "the registry sent something that is no manifest")),
         }
-        let body = self.read(spot, question, &mut answer, MANIFEST_BYTES)?;
-        Ok(Sha256::of(&body).digest())
     }
 
     fn read(
@@ -124,10 +133,22 @@ impl Inner {
         answer: &mut Answer,
         limit: u64,
     ) -> Result<Vec<u8>, ImagesError> {
-        let mut body = Vec::new();
-        let cut = UpstreamError::Truncated { got: 0, want: None };
-        let read = answer.body.by_ref().take(limit + 1).read_to_end(&mut body);
-        read.map_err(|e| ImagesError::Upstream(UpstreamError::of(&e).cloned().unwrap_or(cut)))?;
+        let (mut body, deadline) = (Vec::new(), Instant::now() + BODY_TIME);
+        let cut = |e: &std::io::Error| {
+            UpstreamError::of(e).cloned().unwrap_or(UpstreamError::Truncated { got: 0, want: None })
+        };
+        let (mut from, mut buffer) = (answer.body.by_ref().take(limit + 1), [0; 16 << 10]);
+        loop {
+            match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => body.extend_from_slice(&buffer[..n]),
+                Err(e) => return Err(ImagesError::Upstream(cut(&e))),
+            }
+            if Instant::now() > deadline {
+                let origin = answer.url.origin().ascii_serialization();
+                return Err(ImagesError::Upstream(UpstreamError::TooSlow { origin }));
+            }
+        }
         match body.len() as u64 > limit {
             true => Err(self.wrong(spot, question, &format!("the registry sends more than {limit} bytes"))),
             false => Ok(body),
@@ -169,6 +190,17 @@ impl Inner {
             Err(e) => log::error!("what a registry said could not be stored: {e}"),
         }
     }
+}
+
+/// Whether a media type is one that no browser shows as a page of ours: manifests' and lists' all are.
+fn is_data(media_type: &str) -> bool {
+    media_type.get(..12).is_some_and(|start| start.eq_ignore_ascii_case("application/"))
+        && !media_type.to_ascii_lowercase().contains("xml")
+}
+
+/// Whether this is one JSON object.
+fn is_json(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<HashMap<String, serde::de::IgnoredAny>>(bytes).is_ok()
 }
 
 /// What a registry says is the digest, if it is one that can be checked.

@@ -66,9 +66,12 @@ impl Memory {
         self.members.put(key, described);
     }
 
-    /// Notes what is not known better yet.
+    /// Notes what is not known better yet. Of two manifests that do not agree on a size neither is believed.
     pub(super) fn note_new(&mut self, key: String, described: Described) {
-        self.members.get_or_insert(key, || described);
+        let known = self.members.get_or_insert_mut(key, || described.clone());
+        if known.media_type.is_none() && known.size != described.size {
+            known.size = None;
+        }
     }
 
     pub(super) fn forget(&mut self, prefix: &str) {

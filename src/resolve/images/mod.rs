@@ -253,17 +253,20 @@ impl Inner {
             return Ok(self.said(fact, State::Miss));
         }
         let site = &self.registries[spot.registry].site;
-        if !demanded && age < fresh_for + self.freshness.stale_while_revalidate {
-            let (inner, spot, question) = (self.clone(), spot.clone(), question.clone());
-            self.parts.tasks.spawn(async move {
-                // What goes wrong is logged where it happens.
-                let _ = inner.asked(&spot, &question, since).await;
-            });
-            return Ok(self.said(known, State::Stale));
-        }
         let failed = self.memory.lock().expect(LOCK).failed_at(&key);
         let failed_lately = failed.is_some_and(|at| self.parts.clock.now().since(at) < FAILURE_REST);
         if !demanded && (failed_lately || self.parts.client.is_spent(site)) {
+            return Ok(self.said(known, State::Stale));
+        }
+        if !demanded && age < fresh_for + self.freshness.stale_while_revalidate {
+            // Who comes while somebody asks leaves it at that.
+            if self.turn(&key).try_lock().is_some() {
+                let (inner, spot, question) = (self.clone(), spot.clone(), question.clone());
+                self.parts.tasks.spawn(async move {
+                    // What goes wrong is logged where it happens.
+                    let _ = inner.asked(&spot, &question, since).await;
+                });
+            }
             return Ok(self.said(known, State::Stale));
         }
         let answer =
@@ -273,7 +276,7 @@ impl Inner {
             });
         match answer.await {
             Some(Ok(fact)) => Ok(self.said(fact, State::Miss)),
-            Some(Err(ImagesError::Upstream(e))) => {
+            Some(Err(e @ (ImagesError::Upstream(_) | ImagesError::Answer { .. }))) => {
                 log::warn!("{} is served stale: {e}", self.what(spot, question));
                 Ok(self.said(known, State::Stale))
             }
@@ -310,9 +313,7 @@ impl Inner {
         since: Option<u64>,
     ) -> Result<Arc<Fact>, ImagesError> {
         let key = self.key(spot, question);
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
-        let _turn = self.asking[hasher.finish() as usize % ASKING].lock().await;
+        let _turn = self.turn(&key).lock().await;
         let newer = self.memory.lock().expect(LOCK).fact(&key);
         if let Some(newer) = newer.filter(|fact| since.is_none_or(|since| fact.checked_at > since))
             && self.age(&newer) < newer.fresh_for()
@@ -339,6 +340,12 @@ impl Inner {
             }
         };
         self.parts.net.run(ask).await
+    }
+
+    fn turn(&self, key: &str) -> &async_lock::Mutex<()> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        &self.asking[hasher.finish() as usize % ASKING]
     }
 
     fn disk(&self) -> &Gate {
