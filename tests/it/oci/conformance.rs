@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::image::{Descriptor, Image, OCI_INDEX};
 use super::registry::{Auth, Registry};
+use super::through::{Front, LONG};
 use super::tools::Tools;
 use crate::clients::process::Home;
 use crate::oci::fake::{FakeRegistry, blob_path, manifest_path};
@@ -303,6 +304,50 @@ fn the_fake_registry_conforms() {
         registry.put_about("team/app", &subject.digest, image);
     }
     referrers(&target, &subject.digest, &about.each_ref());
+}
+
+/// What docker-registry answers wrongly itself is right through dpm, which reads names and digests first.
+#[test]
+fn dpm_conforms_before_docker_registry() {
+    let home = Home::bare();
+    let (tools, registry) = (Tools::new(&home), Registry::start(&home, Auth::Open));
+    let front = Front::of(&registry.host());
+    for (tag, image) in samples() {
+        registry.push(&tools, &image, &format!("team/app:{tag}"));
+        for round in 0..2 {
+            // The second time from the store, but for what is not there.
+            front.pass(u64::from(round > 0) * LONG);
+            pull(&Target { host: &front.host(), name: "team/app", tag, image: &image, wrong: &[] });
+        }
+    }
+}
+
+#[test]
+fn dpm_conforms_before_the_fake_registry() {
+    let registry = FakeRegistry::start();
+    let front = Front::of(&registry.host());
+    let host = front.host();
+    let samples = samples();
+    for (tag, image) in &samples {
+        registry.put("team/app", tag, image);
+        pull(&Target { host: &host, name: "team/app", tag, image, wrong: &[] });
+    }
+    let names: Vec<_> = samples.iter().map(|(tag, _)| *tag).collect();
+    let (tag, image) = &samples[0];
+    let target = Target { host: &host, name: "team/app", tag, image, wrong: &[] };
+    tags(&target, &names);
+    let subject = &image.root;
+    let about = [
+        Image::about(subject, "application/vnd.example.signature", "signed"),
+        Image::about(subject, "application/vnd.example.parts", "parts"),
+    ];
+    for image in &about {
+        registry.put_about("team/app", &subject.digest, image);
+    }
+    referrers(&target, &subject.digest, &about.each_ref());
+    // As clients ask that name the registry: in the path, and beside it.
+    let elsewhere = format!("{}/team/app", registry.host().replace(':', "_"));
+    pull(&Target { host: &host, name: &elsewhere, tag, image, wrong: &[] });
 }
 
 /// One of each kind, by tags in order.
