@@ -465,7 +465,10 @@ pub(super) fn stream(
     {
         return Err(Stop::NoRoom);
     }
-    flight.running(size, incoming)?;
+    // A whole answer of no bytes could be given before it is proved: nothing of it can be held back.
+    if size != Some(0) {
+        flight.running(size, incoming)?;
+    }
     follow(inner, flight, site, incoming, verifier, Course { size, etag, answer: Some(answer), broke_at: 0 })
 }
 

@@ -37,6 +37,16 @@ pub enum Kind {
     Image,
 }
 
+impl Kind {
+    /// Whether this may be called so. Clients read it as what it is called, and some by what it has.
+    pub fn goes_by(self, media_type: &str) -> bool {
+        let index = media_type.contains(".index.") || media_type.contains(".manifest.list.");
+        let single =
+            media_type.contains(".image.manifest.") || media_type.contains(".distribution.manifest.v2");
+        !(index && self != Self::Index || single && self != Self::Image)
+    }
+}
+
 /// A reference to content (OCI image specification, "Content descriptors").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descriptor {
@@ -118,12 +128,8 @@ impl Manifest {
             (false, false) => return Err(ManifestError::Neither),
         };
         let stated = raw.media_type.filter(|t| is_media_type(t));
-        if let Some(stated) = &stated {
-            let index = stated.contains(".index.") || stated.contains(".manifest.list.");
-            let single = stated.contains(".image.manifest.") || stated.contains(".distribution.manifest.v2");
-            if index && kind != Kind::Index || single && kind != Kind::Image {
-                return Err(ManifestError::Ambiguous);
-            }
+        if stated.as_ref().is_some_and(|stated| !kind.goes_by(stated)) {
+            return Err(ManifestError::Ambiguous);
         }
         let lists = [raw.manifests, raw.config.map(|c| vec![c]), raw.layers, raw.blobs];
         let all: Vec<RawDescriptor> = lists.into_iter().flatten().flatten().collect();

@@ -20,6 +20,7 @@ use crate::resolve::State;
 use crate::resolve::images::{Described, Images, ImagesError, Question, Said, Spot, list_query};
 use crate::rt::{Clock, Gate};
 use crate::store::Stored;
+use crate::upstream::UpstreamError;
 
 use super::body::Out;
 use super::content::{cache, content_reply, text};
@@ -233,7 +234,7 @@ impl Oci {
             }
         }
         let artifact = self.images.manifest(spot, &digest);
-        let content = match self.fetch.open(artifact.clone()).await.map_err(failed)? {
+        let content = match self.open(spot, &question, artifact.clone()).await? {
             content if content.via == Via::Passed => return self.passing(artifact).await,
             content => content,
         };
@@ -247,6 +248,21 @@ impl Oci {
             Err(FetchError::NoRoom(_)) => self.passing(artifact).await,
             Err(e) => Err(failed(e)),
         }
+    }
+
+    /// Opens what a digest names. Who asked for it first had it asked for in his own repository, and its "no" is no answer
+    /// to those who came meanwhile with another.
+    async fn open(&self, spot: &Spot, question: &Question, artifact: Artifact) -> Result<Content, Refusal> {
+        let code = unknown_of(question);
+        let refused = match self.fetch.open(artifact.clone()).await {
+            Ok(content) => return Ok(content),
+            Err(e) => e,
+        };
+        if matches!(refused, FetchError::Missing(_) | FetchError::Upstream(UpstreamError::Denied { .. })) {
+            self.images.ask(spot, question, false).await.map_err(|e| Refusal::of_images(&e, code))?;
+            return self.fetch.open(artifact).await.map_err(|e| Refusal::of_fetch(&e, code));
+        }
+        Err(Refusal::of_fetch(&refused, code))
     }
 
     async fn passing(&self, artifact: Artifact) -> Result<Whole, Refusal> {
@@ -309,7 +325,7 @@ impl Oci {
             blob_headers(&mut reply, digest, self.lasting(spot));
             return Ok(reply);
         }
-        let mut content = self.fetch.open(self.images.blob(spot, &digest)).await.map_err(failed)?;
+        let mut content = self.open(spot, &question, self.images.blob(spot, &digest)).await?;
         self.prove(spot, &digest, &question, &content).await?;
         // HTTP/1.0 ends a body of unknown size with the connection: a cut would look like the end.
         if content.size.is_none() && request.version == Version::HTTP_10 {
@@ -342,7 +358,7 @@ impl Oci {
         if self.is_proved(spot, digest, content) {
             return Ok(());
         }
-        let code = if matches!(question, Question::Blob(_)) { "BLOB_UNKNOWN" } else { "MANIFEST_UNKNOWN" };
+        let code = unknown_of(question);
         let said = self.images.ask(spot, question, false).await.map_err(|e| Refusal::of_images(&e, code))?;
         if self.images.registry(spot).private && self.images.described(spot, digest).is_none() {
             self.images.note(spot, digest, Described { size: said.fact.size, media_type: None });
@@ -420,6 +436,11 @@ fn done(reply: Reply) -> Ask {
     Ask::Done(reply.into())
 }
 
+/// The code that says that there is no such thing.
+fn unknown_of(question: &Question) -> &'static str {
+    if matches!(question, Question::Blob(_)) { "BLOB_UNKNOWN" } else { "MANIFEST_UNKNOWN" }
+}
+
 fn by_state(state: State) -> Cache {
     match state {
         State::Hit => Cache::Hit,
@@ -436,6 +457,9 @@ fn media_type(
 ) -> Result<(String, Option<Manifest>), Refusal> {
     use ManifestError as E;
     match (manifest, stated) {
+        (Ok(manifest), Some(stated)) if !manifest.kind.goes_by(&stated) => {
+            Err(Refusal::of_manifest(&E::Ambiguous))
+        }
         (Ok(manifest), stated) => Ok((stated.unwrap_or_else(|| manifest.media_type.clone()), Some(manifest))),
         (Err(E::Neither | E::Json(_) | E::Digest(_)), Some(stated)) => Ok((stated, None)),
         (Err(e), _) => Err(Refusal::of_manifest(&e)),
