@@ -4,6 +4,7 @@
 
 mod conformance;
 mod fake;
+mod faults;
 mod harness;
 mod image;
 mod pulls;
