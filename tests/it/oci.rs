@@ -2,6 +2,7 @@
 //!
 //! Needs `tests/counterparts.sh` run before. Nothing here leaves loopback.
 
+mod addressing;
 mod conformance;
 mod fake;
 mod faults;
