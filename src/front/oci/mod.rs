@@ -222,6 +222,7 @@ impl Oci {
             self.prove(spot, &digest, &question, &content).await?;
             return Ok(Whole::Stored(content));
         }
+        let mut refused = false;
         if self.images.described(spot, &digest).is_none() {
             match self.images.ask(spot, &question, false).await {
                 Ok(said) => {
@@ -230,11 +231,18 @@ impl Oci {
                 }
                 Err(e @ ImagesError::Unknown(_)) => return Err(Refusal::of_images(&e, "MANIFEST_UNKNOWN")),
                 // A neighbour may have it all the same.
-                Err(e) => log::debug!("{digest}: {e}"),
+                Err(e) => {
+                    log::debug!("{digest}: {e}");
+                    refused = true;
+                }
             }
         }
         let artifact = self.images.manifest(spot, &digest);
-        let content = match self.open(spot, &question, artifact.clone()).await? {
+        let opened = match refused {
+            true => self.fetch.open(artifact.clone()).await.map_err(failed),
+            false => self.open(spot, &question, artifact.clone()).await,
+        };
+        let content = match opened? {
             content if content.via == Via::Passed => return self.passing(artifact).await,
             content => content,
         };

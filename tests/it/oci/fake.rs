@@ -107,7 +107,7 @@ impl FakeRegistry {
         let (to, content) = (to.to_owned(), self.content.clone());
         self.server.route(path, move |asked, out| {
             if let Some(challenge) = refusal(&content, asked) {
-                return say_no(out, &challenge);
+                return say_no(out, asked, &challenge);
             }
             write!(out, "HTTP/1.1 307 X\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n")
         });
@@ -160,7 +160,7 @@ fn refusal(content: &Mutex<Content>, asked: &Asked) -> Option<String> {
 
 fn attend(asked: &Asked, out: &mut TcpStream, content: &Mutex<Content>) -> std::io::Result<()> {
     if let Some(challenge) = refusal(content, asked) {
-        return say_no(out, &challenge);
+        return say_no(out, asked, &challenge);
     }
     let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
     let (file, fault) = {
@@ -212,11 +212,12 @@ fn look(content: &Content, path: &str, query: &str) -> Option<File> {
     content.files.get(path).cloned()
 }
 
-fn say_no(out: &mut TcpStream, challenge: &str) -> std::io::Result<()> {
+fn say_no(out: &mut TcpStream, asked: &Asked, challenge: &str) -> std::io::Result<()> {
     let head = format!("www-authenticate: {challenge}\r\n");
     let body = errors("UNAUTHORIZED");
     let length = body.len();
-    write!(out, "HTTP/1.1 401 Unauthorized\r\n{head}content-length: {length}\r\n\r\n{body}")
+    let shown = if asked.method == "HEAD" { "" } else { &body };
+    write!(out, "HTTP/1.1 401 Unauthorized\r\n{head}content-length: {length}\r\n\r\n{shown}")
 }
 
 fn say(out: &mut TcpStream, asked: &Asked, status: &str, code: &str) -> std::io::Result<()> {
