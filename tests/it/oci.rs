@@ -4,6 +4,7 @@
 
 mod addressing;
 mod conformance;
+mod crowd;
 mod fake;
 mod faults;
 mod harness;
