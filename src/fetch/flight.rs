@@ -144,6 +144,11 @@ impl Flight {
         }
     }
 
+    /// Whether it has ended in vain.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self.state.lock().expect(LOCK).phase, Phase::Failed(_))
+    }
+
     /// Waits until it is in the store.
     pub(super) async fn committed(&self) -> Result<Arc<Stored>, FetchError> {
         loop {

@@ -318,7 +318,8 @@ impl Fetch {
             None => Key::Address(artifact.upstream.clone(), artifact.url.to_string()),
         };
         let mut flights = self.inner.flights.lock().expect(LOCK);
-        if let Some(flight) = flights.get(&key) {
+        // One that has failed is on the board for a moment longer: whoever comes now has it tried again.
+        if let Some(flight) = flights.get(&key).filter(|flight| !flight.has_failed()) {
             self.inner.counters.joined.fetch_add(1, Ordering::Relaxed);
             return Ok(flight.clone());
         }
