@@ -324,7 +324,6 @@ fn registries_that_fail() {
     registry.server.broken("/round", Fault::Says("302 X\r\nlocation: /round"));
     for (fault, status) in [
         ("500 Broken", 502),
-        ("502 Broken", 502),
         ("504 Slow", 502),
         ("418 Teapot", 502),
         ("302 X\r\nlocation: /round", 502),

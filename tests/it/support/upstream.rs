@@ -273,6 +273,8 @@ fn silence(out: &mut TcpStream) -> std::io::Result<()> {
 
 fn attend(socket: TcpStream, log: &Log, routes: &Routes) {
     let Ok(mut out) = socket.try_clone() else { return };
+    // Answers are written in pieces, and the second would wait 40 ms for the first one's receipt.
+    let _ = out.set_nodelay(true);
     let mut reader = BufReader::new(socket);
     loop {
         let mut line = String::new();
