@@ -5,34 +5,30 @@
 
 mod login;
 mod refusal;
+mod told;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::request::Parts as Request;
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 
 use crate::base::{Access, Artifact, Digest};
 use crate::eco::oci::{self, Accepts, MANIFEST_BYTES, Manifest, ManifestError, Reference, Resource, Want};
 use crate::fetch::{Content, Fetch, FetchError, Via};
-use crate::resolve::State;
 use crate::resolve::images::{Described, Images, ImagesError, Question, Said, Spot, list_query};
 use crate::rt::{Clock, Gate};
 use crate::store::Stored;
 use crate::upstream::UpstreamError;
 
 use super::body::Out;
-use super::content::{cache, content_reply, text};
+use super::content::text;
 use super::metrics::Cache;
 use super::reply::Reply;
 pub use login::Clients;
 use login::Login;
 use refusal::Refusal;
-
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
-const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+use told::{API_VERSION, Keep, Told, blob_headers, by_state, manifest_headers};
 
 /// Answers what lies below `/v2`.
 #[derive(Clone)]
@@ -55,14 +51,6 @@ pub(super) enum Ask {
     },
     /// Answered already.
     Done(Box<Reply>),
-}
-
-/// What a manifest is told to be.
-struct Told {
-    digest: Digest,
-    media_type: String,
-    /// What the registry said of its tag, if it was asked for by one.
-    said: Option<Said>,
 }
 
 impl Oci {
@@ -114,14 +102,15 @@ impl Oci {
                 let content = self.fetch.peek(digest)?;
                 return self
                     .is_proved(spot, digest, &content)
-                    .then(|| self.blob_reply(request, spot, *digest, content));
+                    .then(|| told::blob(request, content, &self.clock, *digest, self.keep(spot)));
             }
             Resource::Tags | Resource::Referrers(_) => return None,
         };
         let media_type = self.images.described(spot, &digest)?.media_type?;
         let content = self.fetch.peek(&digest)?;
         let told = Told { digest, media_type, said };
-        self.is_proved(spot, &digest, &content).then(|| self.manifest_reply(request, spot, content, &told))
+        self.is_proved(spot, &digest, &content)
+            .then(|| told::manifest(request, content, &self.clock, &told, self.keep(spot)))
     }
 
     /// The answer, whatever it takes.
@@ -177,12 +166,13 @@ impl Oci {
         match self.whole_manifest(spot, digest).await? {
             Whole::Stored(content) => {
                 let media_type = self.read_manifest(spot, &digest, &content, stated).await?;
-                Ok(self.manifest_reply(request, spot, content, &Told { digest, media_type, said }))
+                let told = Told { digest, media_type, said };
+                Ok(told::manifest(request, content, &self.clock, &told, self.keep(spot)))
             }
             Whole::Passing(bytes) => {
                 let media_type = media_type(Manifest::read(&bytes), stated)?.0;
                 let mut reply = Reply::new(StatusCode::OK, Cache::Bypass, Out::full(bytes));
-                manifest_headers(&mut reply, &Told { digest, media_type, said }, self.lasting(spot));
+                manifest_headers(&mut reply, &Told { digest, media_type, said }, self.keep(spot));
                 Ok(reply)
             }
         }
@@ -206,7 +196,7 @@ impl Oci {
         let cache = by_state(answer.state);
         let mut reply = Reply::new(StatusCode::OK, cache, Out::told(size));
         reply.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
-        manifest_headers(&mut reply, &Told { digest, media_type, said: said.cloned() }, self.lasting(spot));
+        manifest_headers(&mut reply, &Told { digest, media_type, said: said.cloned() }, self.keep(spot));
         Ok(Some(reply))
     }
 
@@ -319,7 +309,7 @@ impl Oci {
         let question = Question::Blob(digest);
         if let Some(content) = self.fetch.load(&digest).await.map_err(failed)? {
             self.prove(spot, &digest, &question, &content).await?;
-            return Ok(self.blob_reply(request, spot, digest, content));
+            return Ok(told::blob(request, content, &self.clock, digest, self.keep(spot)));
         }
         if request.method == Method::HEAD {
             let said = self.images.ask(spot, &question, false).await.map_err(unknown)?;
@@ -330,7 +320,7 @@ impl Oci {
                 reply.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
                 reply.set(header::ACCEPT_RANGES, "bytes");
             }
-            blob_headers(&mut reply, digest, self.lasting(spot));
+            blob_headers(&mut reply, digest, self.keep(spot));
             return Ok(reply);
         }
         let mut content = self.open(spot, &question, self.images.blob(spot, &digest)).await?;
@@ -339,13 +329,11 @@ impl Oci {
         if content.size.is_none() && request.version == Version::HTTP_10 {
             content = content.whole().await.map_err(failed)?;
         }
-        Ok(self.blob_reply(request, spot, digest, content))
+        Ok(told::blob(request, content, &self.clock, digest, self.keep(spot)))
     }
 
-    /// What a client and whatever is between it and dpm may do with what a digest names: a cache between them must not
-    /// give to everybody what dpm does not.
-    fn lasting(&self, spot: &Spot) -> &'static str {
-        if self.images.registry(spot).private { LASTING_APART } else { LASTING }
+    fn keep(&self, spot: &Spot) -> Keep {
+        if self.images.registry(spot).private { Keep::Client } else { Keep::Everybody }
     }
 
     /// Whether content may be given to somebody who asks for it in this repository, as far as memory knows.
@@ -384,52 +372,7 @@ impl Oci {
     ) -> Result<Reply, Refusal> {
         let said = self.images.ask(spot, &question, refresh).await;
         let said = said.map_err(|e| Refusal::of_images(&e, "NAME_UNKNOWN"))?;
-        let fact = &said.fact;
-        let body = match request.method {
-            Method::HEAD => Out::told(fact.body.len() as u64),
-            _ => Out::full(fact.body.clone()),
-        };
-        let mut reply = Reply::new(StatusCode::OK, by_state(said.state), body);
-        reply.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(fact.body.len()));
-        let plain = if matches!(question, Question::Tags(_)) {
-            "application/json"
-        } else {
-            "application/vnd.oci.image.index.v1+json"
-        };
-        reply.put(header::CONTENT_TYPE, fact.media_type.as_deref().unwrap_or(plain));
-        if let Some(filters) = &fact.filters_applied {
-            reply.put(FILTERS_APPLIED, filters);
-        }
-        if let Some(link) = fact.link.as_deref().and_then(|link| oci::relinked(link, request.uri.path(), ns))
-        {
-            reply.put(header::LINK, &link);
-        }
-        freshness(&mut reply, &said);
-        reply.set(API_VERSION, "registry/2.0");
-        Ok(reply)
-    }
-
-    fn manifest_reply(&self, request: &Request, spot: &Spot, mut content: Content, told: &Told) -> Reply {
-        let from = match (&told.said, content.via) {
-            (Some(said), Via::Store) => by_state(said.state),
-            (_, via) => cache(via),
-        };
-        // The store has another name for it where this is no SHA-256.
-        content.digest = Some(told.digest);
-        let lasting = self.lasting(spot);
-        let mut reply =
-            content_reply(request, content, &self.clock, |reply, _| manifest_headers(reply, told, lasting));
-        reply.mark(from);
-        if let Some(said) = &told.said {
-            freshness(&mut reply, said);
-        }
-        reply
-    }
-
-    fn blob_reply(&self, request: &Request, spot: &Spot, digest: Digest, mut content: Content) -> Reply {
-        content.digest = Some(digest);
-        let lasting = self.lasting(spot);
-        content_reply(request, content, &self.clock, |reply, _| blob_headers(reply, digest, lasting))
+        Ok(told::list(request, &question, &said, self.keep(spot), ns))
     }
 }
 
@@ -447,14 +390,6 @@ fn done(reply: Reply) -> Ask {
 /// The code that says that there is no such thing.
 fn unknown_of(question: &Question) -> &'static str {
     if matches!(question, Question::Blob(_)) { "BLOB_UNKNOWN" } else { "MANIFEST_UNKNOWN" }
-}
-
-fn by_state(state: State) -> Cache {
-    match state {
-        State::Hit => Cache::Hit,
-        State::Miss => Cache::Miss,
-        State::Stale => Cache::Stale,
-    }
 }
 
 /// What a manifest is sent as: what its registry says, else what it says itself. What dpm does not know is handed on as
@@ -485,35 +420,3 @@ fn read_whole(stored: &Stored) -> std::io::Result<Vec<u8>> {
     }
     Ok(bytes)
 }
-
-fn manifest_headers(reply: &mut Reply, told: &Told, lasting: &'static str) {
-    reply.put(header::CONTENT_TYPE, &told.media_type);
-    reply.put(CONTENT_DIGEST, &told.digest.to_string());
-    reply.put(header::ETAG, &format!("\"{}\"", told.digest.hex()));
-    reply.set(API_VERSION, "registry/2.0");
-    match &told.said {
-        Some(said) => freshness(reply, said),
-        None => reply.set(header::CACHE_CONTROL, lasting),
-    }
-}
-
-fn blob_headers(reply: &mut Reply, digest: Digest, lasting: &'static str) {
-    reply.set(header::CONTENT_TYPE, "application/octet-stream");
-    reply.put(CONTENT_DIGEST, &digest.to_string());
-    reply.put(header::ETAG, &format!("\"{}\"", digest.hex()));
-    reply.set(API_VERSION, "registry/2.0");
-    reply.set(header::CACHE_CONTROL, lasting);
-}
-
-fn freshness(reply: &mut Reply, said: &Said) {
-    let stale = said.state == State::Stale;
-    let max_age = if stale { Duration::ZERO } else { said.fact.fresh_for() };
-    reply.put(header::CACHE_CONTROL, &format!("max-age={}", max_age.as_secs()));
-    reply.age(said.age);
-    if stale {
-        reply.set(header::WARNING, "110 dpm \"the registry has not confirmed this\"");
-    }
-}
-
-const LASTING: &str = "public, max-age=31536000, immutable";
-const LASTING_APART: &str = "private, max-age=31536000, immutable";

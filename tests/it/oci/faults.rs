@@ -322,12 +322,9 @@ fn registries_that_fail() {
         format!("/v2/team/app/referrers/{}", image.root.digest),
     ];
     registry.server.broken("/round", Fault::Says("302 X\r\nlocation: /round"));
-    for (fault, status) in [
-        ("500 Broken", 502),
-        ("504 Slow", 502),
-        ("418 Teapot", 502),
-        ("302 X\r\nlocation: /round", 502),
-    ] {
+    for (fault, status) in
+        [("500 Broken", 502), ("504 Slow", 502), ("418 Teapot", 502), ("302 X\r\nlocation: /round", 502)]
+    {
         for path in &paths {
             registry.server.broken(path, Fault::Says(fault));
             for method in ["HEAD", "GET"] {

@@ -43,7 +43,9 @@ fn a_digest_is_no_key() {
     let front = Front::with(vec![configured, beside("public", &public.host())]);
     let (layer, bytes) = image.largest();
     let answer = front.tag("team/app", "1", "MISS", &image);
-    assert_eq!(answer.header("cache-control"), "max-age=300");
+    assert_eq!(answer.header("cache-control"), "private, max-age=300");
+    let list = front.node.get("/v2/team/app/tags/list");
+    assert_eq!(list.header("cache-control"), "private, max-age=300");
     let answer = front.node.get(&blob_path("team/app", layer));
     assert!(answer.body == bytes);
     assert_eq!(answer.header("cache-control"), "private, max-age=31536000, immutable");
@@ -92,7 +94,10 @@ fn a_digest_is_no_key_after_a_restart() {
     assert!(front.node.get(&blob_path("team/app", layer)).body == bytes);
     let heads = corp.server.asked(&blob_path("team/app", layer));
     assert_eq!(
-        heads.iter().filter(|asked| asked.method == "GET" && asked.header("authorization") != "").count(),
+        heads
+            .iter()
+            .filter(|asked| asked.method == "GET" && !asked.header("authorization").is_empty())
+            .count(),
         1
     );
     front.node.restart(|config, _| config.offline = true);
@@ -194,8 +199,9 @@ fn neighbours_get_what_is_public() {
         let paths = image.blobs.keys().map(|digest| blob_path("team/app", digest));
         for path in paths {
             let granted = corp.server.asked(&path);
-            let got =
-                granted.iter().filter(|asked| asked.method == "GET" && asked.header("authorization") != "");
+            let got = granted
+                .iter()
+                .filter(|asked| asked.method == "GET" && !asked.header("authorization").is_empty());
             assert_eq!(got.count(), if cache == "PEER" { 1 } else { 2 }, "{apart} {peers}");
         }
     }

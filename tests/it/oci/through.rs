@@ -91,10 +91,10 @@ pub fn registry(host: &str) -> Registry {
 /// The same with a login, if there is one: kept apart, for programs of this machine.
 pub fn with_login(host: &str, login: Option<(&str, &str)>) -> Registry {
     let Some((user, password)) = login else { return registry(host) };
-    let url = url::Url::parse(&format!("http://{host}")).and_then(|mut url| {
+    let url = url::Url::parse(&format!("http://{host}")).map(|mut url| {
         let _ = url.set_username(user);
         let _ = url.set_password(Some(password));
-        Ok(url)
+        url
     });
     let registry = Registry::from_url("origin".into(), url.expect("a URL").as_str(), Origin::Flag);
     let registry = registry.expect("a registry's URL");
