@@ -1,6 +1,8 @@
 //! Registries that send what they should not, or stop sending it: nothing of it is stored, and nobody is told that it
 //! is what was asked for.
 
+use std::io::Write;
+
 use serde_json::{Value, json};
 
 use super::fake::{FakeRegistry, blob_path, manifest_path};
@@ -308,6 +310,59 @@ fn layers_that_break_off() {
     registry.faulty(&path, |_| Some(Fault::Cut(0)));
     front.node.assert_cut(&path);
     assert!(!front.has(image.largest().0));
+}
+
+/// What is announced, what comes, and what the manifest says: three lengths that have to be one.
+#[test]
+fn lengths_that_lie() {
+    let (registry, front, image) = house(LARGE);
+    let (layer, bytes) = image.largest();
+    let (path, size) = (blob_path("team/app", layer), bytes.len());
+    for manifest_is_known in [false, true] {
+        if manifest_is_known {
+            front.tag("team/app", "1", "MISS", &image);
+        }
+        for (announced, sent) in
+            [(size + 10, size), (size - 10, size), (size - 10, size - 10), (size, size - 10)]
+        {
+            let sent = bytes[..sent].to_vec();
+            registry.server.route(&path, move |_, out| {
+                write!(out, "HTTP/1.1 200 X\r\ncontent-length: {announced}\r\n\r\n")?;
+                out.write_all(&sent)?;
+                Err(std::io::ErrorKind::ConnectionAborted.into())
+            });
+            front.node.assert_cut(&path);
+            assert!(!front.has(layer), "{announced} {}", manifest_is_known);
+        }
+    }
+    // Without a length it is the digest that says where it ends.
+    let file = |bytes: &[u8]| File { framing: Framing::Chunked, ..File::new(bytes) };
+    registry.server.serve(&path, file(&bytes[..size - 1]));
+    front.node.assert_cut(&path);
+    registry.server.serve(&path, file(bytes));
+    assert!(front.node.get(&path).body == bytes);
+}
+
+/// Nothing can be stored, and everything is handed on, held against its digest all the same.
+#[test]
+fn a_disk_that_is_full() {
+    let home = Home::bare();
+    let tools = Tools::new(&home);
+    let (registry, mut front, image) = house(LARGE);
+    front.node.restart(|config, _| config.store.free_margin_bytes = 1 << 60);
+    front.tag("team/app", "1", "BYPASS", &image);
+    let (layer, bytes) = image.largest();
+    let path = blob_path("team/app", layer);
+    assert_eq!(front.node.get(&path).cache(), "BYPASS");
+    home.run(&mut tools.copy(&format!("{}/team/app:1", front.host()), "out", None));
+    image.assert_is(&home.path("out"));
+    let mut lie = bytes.to_vec();
+    lie[3] ^= 1;
+    registry.lie(&path, lie);
+    front.node.assert_cut(&path);
+    registry.lie(&manifest_path("team/app", &image.root.digest), "{}");
+    front.node.assert_cut(&manifest_path("team/app", "1"));
+    assert_eq!(front.node.artifacts(), 0);
 }
 
 /// A registry that fails is not one that does not know, whatever it is asked for.

@@ -272,4 +272,7 @@ fn a_registry_that_hangs_is_asked_by_one() {
     }
     until("it is asked", || registry.server.hits(&path) > before);
     assert_eq!(registry.server.hits(&path), before + 1);
+    // Long past its time it is waited for, and not for long.
+    front.pass(LONG);
+    front.tag("team/app", "1", "STALE", &image);
 }
