@@ -122,11 +122,13 @@ struct ConfigCheck {
     json: bool,
 }
 
-/// Point a package client of this user at dpm, or take that back exactly.
+/// Point a package client at dpm, or take that back exactly. Of containers' clients the system's configuration is
+/// written by root, the user's own by others; podman stands for skopeo, buildah and cri-o, too, and is told of the
+/// registries that dpm's configuration knows.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "setup")]
 struct Setup {
-    /// pip or uv
+    /// pip, uv, docker, podman or containerd
     #[argh(positional)]
     client: config::Client,
     /// take back what an earlier setup wrote
@@ -135,6 +137,12 @@ struct Setup {
     /// where dpm is (default: http://127.0.0.1:3142)
     #[argh(option, default = "String::from(\"http://127.0.0.1:3142\")")]
     url: String,
+    /// the client's file to write, where it is not the usual one
+    #[argh(option, arg_name = "file")]
+    file: Option<PathBuf>,
+    /// dpm's own configuration file, for the registries that podman is told of
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
     /// say what would be done and do nothing
     #[argh(switch)]
     dry_run: bool,
@@ -398,7 +406,15 @@ fn set_up(args: &Setup) -> Result<u8> {
         (true, false) => setup::undo(args.client, &machine)?,
         (false, dry_run) => {
             let url = args.url.parse().with_context(|| format!("--url {}", args.url))?;
-            let plan = setup::plan(args.client, &url, &machine)?;
+            let hosts = match args.client {
+                config::Client::Podman => {
+                    let flags = Flags { config: args.config.clone(), ..Flags::default() };
+                    Config::stated(&flags, &machine)?.oci.into_iter().flat_map(|r| r.hosts).collect()
+                }
+                _ => Vec::new(),
+            };
+            let target = setup::Target { url, hosts, file: args.file.clone() };
+            let plan = setup::plan(args.client, &target, &machine)?;
             if dry_run { plan.report() } else { setup::apply(&plan)? }
         }
     };

@@ -205,6 +205,9 @@ pub(super) fn setup(report: &Report) {
     for warning in &report.warnings {
         println!("warning: {warning}");
     }
+    for note in report.notes.iter().filter(|_| report.action != Action::Nothing) {
+        println!("note: {note}");
+    }
 }
 
 pub(super) fn text(v: &Value) -> String {

@@ -6,8 +6,10 @@
 
 mod atomic;
 mod check;
+mod daemon_json;
 mod file;
 mod handover;
+mod hosts_toml;
 mod index;
 mod learn;
 mod learned;
@@ -15,6 +17,7 @@ mod machine;
 mod near;
 mod oci;
 mod pip_conf;
+mod registries_conf;
 mod units;
 mod uv_toml;
 
@@ -41,8 +44,11 @@ pub use crate::resolve::Freshness;
 pub use crate::store::Budget;
 
 pub(crate) use atomic::replace;
+pub(crate) use daemon_json::DaemonJson;
+pub(crate) use hosts_toml::HostsToml;
 pub(crate) use index::{is_loopback, without_userinfo};
 pub(crate) use pip_conf::PipConf;
+pub(crate) use registries_conf::{Mirror, RegistriesConf};
 pub(crate) use uv_toml::UvToml;
 
 /// Everything that the daemon needs to know before it starts.

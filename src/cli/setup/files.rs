@@ -11,8 +11,14 @@ use crate::config::{Handover, without_userinfo};
 
 use super::SetupError;
 
+/// Where a file that is named really is.
+pub(super) fn absolute(named: PathBuf) -> Result<PathBuf, SetupError> {
+    let path = std::path::absolute(&named).map_err(|source| SetupError::Read { file: named, source })?;
+    Ok(followed(path))
+}
+
 /// The file behind a symlink, also when it is not there yet: the link must stay a link.
-pub(super) fn followed(path: PathBuf) -> PathBuf {
+fn followed(path: PathBuf) -> PathBuf {
     match fs::canonicalize(&path) {
         Ok(real) => real,
         Err(_) => match (fs::read_link(&path), path.parent()) {

@@ -1,9 +1,10 @@
-//! `dpm setup`: writes a package client's own user configuration to point at dpm, and takes it back exactly.
+//! `dpm setup`: writes a package client's own configuration to point at dpm, and takes it back exactly.
 //!
 //! What was there before is remembered in a [`Handover`] before anything is changed. Taking back restores the file
 //! byte for byte; when somebody changed it since, only the lines that are ours are taken out.
 
 mod clients;
+mod containers;
 mod files;
 
 use std::fs;
@@ -14,10 +15,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 use url::Url;
 
-use crate::config::{Client, Handover, Machine, PipConf, UvToml, replace};
+use crate::config::{Client, Handover, Machine, replace};
 
-use clients::{client_file, index_url, overrides, stated_index, take_out, trusted_host};
-use files::{NEW_FILE_MODE, load, missing_dirs, read, sha256, shown, write_error};
+use clients::{Pointed, client_file, our_url, overrides, stated_index, take_out, trusted_host};
+use files::{NEW_FILE_MODE, absolute, load, missing_dirs, read, sha256, shown, write_error};
 
 /// What [`apply`] would do.
 ///
@@ -49,6 +50,8 @@ pub struct Report {
     pub after: Option<String>,
     /// What keeps the client from doing as the file says.
     pub warnings: Vec<String>,
+    /// What is left to do, and to know.
+    pub notes: Vec<String>,
 }
 
 /// What happened to a file.
@@ -71,14 +74,29 @@ pub enum Action {
     Nothing,
 }
 
-/// Reads the client's user configuration and says what pointing it at the dpm at `base_url` would change.
+/// What a client is to be pointed at.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Where dpm is.
+    pub url: Url,
+    /// Hosts of the registries that it stands for.
+    pub hosts: Vec<String>,
+    /// The file to write, where it is not the usual one.
+    pub file: Option<PathBuf>,
+}
+
+/// Reads the client's configuration and says what pointing it at dpm would change.
 ///
 /// pip: `$PIP_CONFIG_FILE`, else `$XDG_CONFIG_HOME/pip/pip.conf`, else `~/.pip/pip.conf` if only that exists.
-/// uv: `$UV_CONFIG_FILE`, else `$XDG_CONFIG_HOME/uv/uv.toml`. Changes nothing.
-pub fn plan(client: Client, base_url: &Url, machine: &Machine) -> Result<Plan, SetupError> {
-    let index_url = index_url(base_url)?;
-    let trusted_host = trusted_host(base_url);
-    let file = client_file(client, machine)?;
+/// uv: `$UV_CONFIG_FILE`, else `$XDG_CONFIG_HOME/uv/uv.toml`. Of containers' clients the system's file for root, else
+/// the user's: `daemon.json`, `registries.conf.d/dpm.conf`, `certs.d/_default/hosts.toml`. Changes nothing.
+pub fn plan(client: Client, target: &Target, machine: &Machine) -> Result<Plan, SetupError> {
+    let index_url = our_url(client, &target.url)?;
+    let trusted_host = trusted_host(&target.url);
+    let file = match &target.file {
+        Some(file) => absolute(file.clone())?,
+        None => client_file(client, machine)?,
+    };
     let memory = Handover::path(machine, client).ok_or(SetupError::NoHome)?;
     let remembered = load(&memory)?;
     if let Some(other) = remembered.as_ref().filter(|handover| handover.file != file) {
@@ -86,37 +104,29 @@ pub fn plan(client: Client, base_url: &Url, machine: &Machine) -> Result<Plan, S
     }
     let now = read(&file)?;
     let text = now.as_deref().unwrap_or_default();
-    let unreadable = |text| SetupError::Unreadable { client, file: file.clone(), text };
     let mut warnings = overrides(client, machine);
-    let (then, index_now) = match client {
-        Client::Pip => {
-            let mut conf = PipConf::parse(text).map_err(unreadable)?;
-            let index_now = conf.index_url().map(str::to_owned);
-            for section in ["global", "install"] {
-                if conf.value(section, "extra-index-url").is_some_and(|urls| !urls.is_empty()) {
-                    warnings.push(format!(
-                        "{} has [{section}] extra-index-url: pip asks that index directly, past dpm and past the \
-                         names that dpm keeps for an index of yours; move it into dpm.toml",
-                        file.display()
-                    ));
+    let pointed = match containers::is(client) {
+        false => clients::point(client, text, &index_url, trusted_host.as_deref(), &file),
+        true => {
+            warnings.extend(containers::warnings(client, &file, machine));
+            let hosts = match client {
+                Client::Podman => {
+                    let (hosts, said) = containers::unclaimed(&target.hosts, &file, machine);
+                    warnings.extend(said);
+                    hosts
                 }
-            }
-            conf.point_at(&index_url, trusted_host.as_deref());
-            (conf.text(), index_now)
-        }
-        Client::Uv => {
-            let mut conf = UvToml::parse(text).map_err(unreadable)?;
-            let index_now = conf.default_url().map(str::to_owned);
-            if !conf.other_urls().is_empty() {
-                warnings.push(format!(
-                    "{} has further indexes: uv asks them first and directly, past dpm; move them into dpm.toml",
-                    file.display()
-                ));
-            }
-            conf.point_at(&index_url, trusted_host.as_deref());
-            (conf.text(), index_now)
+                _ => Vec::new(),
+            };
+            // A mirror is added, not replaced: one that we wrote for another address goes first.
+            let moved = remembered.as_ref().filter(|handover| handover.index_url != index_url);
+            let text = moved.map(|handover| take_out(handover, text)).transpose()?;
+            let text = text.as_deref().or(now.as_deref()).unwrap_or_default();
+            containers::point(client, text, &index_url, trusted_host.as_deref(), &hosts)
         }
     };
+    let Pointed { then, before: index_now, warnings: more } =
+        pointed.map_err(|text| SetupError::Unreadable { client, file: file.clone(), text })?;
+    warnings.extend(more);
     let wrote_sha256 = sha256(&then);
     let handover = match remembered {
         Some(first) => Handover {
@@ -157,6 +167,7 @@ impl Plan {
             before: self.index_now.as_deref().map(shown),
             after: Some(self.handover.index_url.clone()),
             warnings: self.warnings.clone(),
+            notes: containers::notes(self.handover.client, &self.handover.index_url),
         }
     }
 }
@@ -187,7 +198,15 @@ pub fn undo(client: Client, machine: &Machine) -> Result<Report, SetupError> {
     let Some(handover) = load(&memory)? else {
         let file = client_file(client, machine)?;
         let warnings = overrides(client, machine);
-        return Ok(Report { client, file, action: Action::Nothing, before: None, after: None, warnings });
+        return Ok(Report {
+            client,
+            file,
+            action: Action::Nothing,
+            before: None,
+            after: None,
+            warnings,
+            notes: Vec::new(),
+        });
     };
     let file = handover.file.clone();
     let now = read(&file)?;
@@ -229,6 +248,8 @@ pub fn undo(client: Client, machine: &Machine) -> Result<Report, SetupError> {
         after: index(&then),
         file,
         warnings: overrides(client, machine),
+        // That docker has to read it anew holds for the way back, too.
+        notes: containers::notes(client, &handover.index_url).into_iter().take(1).collect(),
     })
 }
 
@@ -241,6 +262,12 @@ pub enum SetupError {
     /// The base URL is none.
     #[error("the URL of a dpm is http(s)://HOST:PORT without query")]
     BadUrl,
+    /// A registry is known by its host alone.
+    #[error("{client} knows registries by host and port: the URL of dpm is http(s)://HOST:PORT and no more")]
+    NotPlain {
+        /// The client.
+        client: Client,
+    },
     /// The user switched configuration files off.
     #[error("${variable} is /dev/null: {client} reads no configuration file")]
     Disabled {

@@ -2,6 +2,11 @@ use super::*;
 
 const URL: &str = "http://127.0.0.1:3142/pypi/simple/";
 
+fn target(base: &str) -> Target {
+    let hosts = ["docker.io", "ghcr.io", "registry.example.org:5000", "registry:5000"].map(str::to_owned);
+    Target { url: Url::parse(base).unwrap(), hosts: hosts.into(), file: None }
+}
+
 struct Home {
     dir: tempfile::TempDir,
     machine: Machine,
@@ -31,7 +36,7 @@ impl Home {
     }
 
     fn apply_at(&self, client: Client, base: &str) -> Report {
-        apply(&plan(client, &Url::parse(base).unwrap(), &self.machine).unwrap()).unwrap()
+        apply(&plan(client, &target(base), &self.machine).unwrap()).unwrap()
     }
 
     fn apply(&self, client: Client) -> Report {
@@ -183,7 +188,7 @@ fn symlinks_stay() {
 
 #[test]
 fn warnings_and_refusals() {
-    let base = Url::parse("http://127.0.0.1:3142").unwrap();
+    let base = target("http://127.0.0.1:3142");
     let mut home = Home::new();
     home.write(PIP, "[global]\nextra-index-url = https://b.example.org/\n");
     home.write(UV, "[[index]]\nurl = 'https://b.example.org/'\n");
@@ -231,4 +236,127 @@ fn real_pip_agrees() {
     home.undo(Client::Pip);
     assert_eq!(home.read(PIP), text);
     assert_eq!(ask("global.index-url"), "https://a.example.org/s");
+}
+
+const DOCKER: &str = ".config/docker/daemon.json";
+const PODMAN: &str = ".config/containers/registries.conf.d/dpm.conf";
+const CONTAINERD: &str = ".config/containerd/certs.d/_default/hosts.toml";
+
+#[test]
+fn containers_there_and_back() {
+    let cases = [
+        (Client::Docker, DOCKER, None),
+        (Client::Docker, DOCKER, Some("")),
+        (Client::Docker, DOCKER, Some("{\n    \"zeta\": 1,\n    \"alpha\": {\"b\": 2, \"a\": [ ]}\n}")),
+        (Client::Docker, DOCKER, Some("{\"registry-mirrors\":[\"https://m.example.org\"]}")),
+        (Client::Podman, PODMAN, None),
+        (
+            Client::Podman,
+            PODMAN,
+            Some("# mine\n[[registry]]\nprefix = 'quay.io'\nlocation = \"quay.io\"\nblocked = true"),
+        ),
+        (Client::Containerd, CONTAINERD, None),
+        (Client::Containerd, CONTAINERD, Some("[host.'https://m.example.org']\n  ca = \"x\"")),
+    ];
+    for (client, file, text) in cases {
+        let home = Home::new();
+        if let Some(text) = text {
+            home.write(file, text);
+        }
+        let first = home.apply(client);
+        let want = if text.is_some() { Action::Changed } else { Action::Created };
+        assert_eq!((first.action, &first.file), (want, &home.path(file)), "{text:?}");
+        let after = home.read(file).unwrap();
+        assert!(after.contains("127.0.0.1:3142"), "{after}");
+        let second = home.apply(client);
+        assert_eq!((second.action, home.read(file).unwrap()), (Action::Unchanged, after.clone()), "{client}");
+
+        // To another address, and back.
+        home.apply_at(client, "http://dpm.example.org:3142/");
+        let other = home.read(file).unwrap();
+        assert!(other.contains("dpm.example.org:3142") && !other.contains("127.0.0.1"), "{other}");
+        assert_eq!(other.contains("insecure-registries"), client == Client::Docker, "{other}");
+        assert_eq!(home.apply(client).action, Action::Changed);
+
+        let back = home.undo(client);
+        assert_eq!(home.read(file).as_deref(), text, "{client}");
+        assert_eq!(back.action, if text.is_some() { Action::Restored } else { Action::Removed });
+        if text.is_none() {
+            assert_eq!(home.entries(), [".local"], "the directories that we made are gone");
+        }
+        assert_eq!(home.undo(client).action, Action::Nothing, "twice");
+
+        // Somebody else writes there too.
+        home.apply(client);
+        let added = match client {
+            Client::Docker => home.read(file).unwrap().replacen('{', "{\"debug\": true,", 1),
+            _ => format!("{}\n[[other]]\nname = 1\n", home.read(file).unwrap()),
+        };
+        home.write(file, &added);
+        assert_eq!(home.apply(client).action, Action::Unchanged, "{client}");
+        assert_eq!(home.undo(client).action, Action::TakenOut, "{client} {text:?}");
+        let left = home.read(file).unwrap();
+        assert!(!left.contains("3142") && (left.contains("debug") || left.contains("other")), "{left}");
+    }
+}
+
+#[test]
+fn what_containers_clients_are_told() {
+    let mut home = Home::new();
+    home.write(".config/containers/registries.conf", "[[registry]]\nlocation = \"ghcr.io\"\n");
+    let report = home.apply(Client::Podman);
+    let text = home.read(PODMAN).unwrap();
+    assert!(
+        text.contains("location = \"127.0.0.1:3142/registry.example.org_5000\"\ninsecure = true"),
+        "{text}"
+    );
+    assert!(!text.contains("ghcr.io") && !text.contains("\"registry:5000\""), "{text}");
+    let said = report.warnings.join("\n");
+    assert!(
+        said.contains("says of ghcr.io already") && said.contains("registry:5000 cannot stand"),
+        "{said}"
+    );
+
+    assert!(home.apply(Client::Docker).notes.iter().any(|n| n.contains("127.0.0.1:3142/ghcr.io/org/image")));
+    assert_eq!(home.undo(Client::Docker).notes.len(), 1, "it has to be started anew");
+    for (text, why) in [("[]", "no JSON object"), ("{\"a\"", "EOF")] {
+        home.write(DOCKER, text);
+        let said =
+            plan(Client::Docker, &target("http://127.0.0.1:3142"), &home.machine).err().unwrap().to_string();
+        assert!(said.contains(why) && said.contains("daemon.json"), "{said}");
+        assert_eq!(home.read(DOCKER).unwrap(), text);
+    }
+    let below = target("http://dpm.example.org/cache/");
+    assert!(matches!(plan(Client::Docker, &below, &home.machine), Err(SetupError::NotPlain { .. })));
+
+    let lacking = home.apply(Client::Containerd).warnings.join("\n");
+    assert!(lacking.contains("config_path = ") && lacking.contains("io.containerd.grpc.v1.cri"), "{lacking}");
+    home.write(".config/containerd/certs.d/docker.io/hosts.toml", "");
+    let certs = home.path(".config/containerd/certs.d");
+    home.write(
+        ".config/containerd/config.toml",
+        &format!(
+            "version = 3\n[plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = '/x:{}'\n",
+            certs.display()
+        ),
+    );
+    let warnings = home.apply(Client::Containerd).warnings;
+    assert!(matches!(&warnings[..], [one] if one.contains("docker.io/hosts.toml outweighs")), "{warnings:?}");
+
+    // Root's clients are the system's.
+    home.undo(Client::Containerd);
+    home.machine.superuser = true;
+    for (client, file) in [
+        (Client::Docker, "etc/docker/daemon.json"),
+        (Client::Containerd, "etc/containerd/certs.d/_default/hosts.toml"),
+    ] {
+        assert_eq!(home.apply(client).file, home.path(file));
+    }
+    let elsewhere = Target { file: Some(home.path("k3s/hosts.toml")), ..target("http://127.0.0.1:3142") };
+    assert!(matches!(plan(Client::Containerd, &elsewhere, &home.machine), Err(SetupError::OtherFile { .. })));
+    home.undo(Client::Containerd);
+    assert_eq!(
+        apply(&plan(Client::Containerd, &elsewhere, &home.machine).unwrap()).unwrap().action,
+        Action::Created
+    );
 }
