@@ -8,5 +8,6 @@ mod harness;
 mod image;
 mod recorded;
 mod registry;
+mod setup;
 mod tokens;
 mod tools;
