@@ -3,6 +3,7 @@
 mod admin;
 mod carry;
 mod control;
+mod gauges;
 mod get;
 mod near;
 
