@@ -2,6 +2,7 @@
 
 mod carry;
 mod orders;
+mod prefetch;
 pub mod setup;
 mod show;
 
@@ -43,6 +44,7 @@ enum Command {
     Peers(PeersCommand),
     Cid(carry::CidCommand),
     Get(carry::Get),
+    Prefetch(prefetch::PrefetchCommand),
     Export(carry::Export),
     Import(carry::Import),
 }
@@ -61,7 +63,8 @@ struct Serve {
     /// where clients connect (default: 127.0.0.1:3142)
     #[argh(option, arg_name = "addr")]
     listen: Option<SocketAddr>,
-    /// an upstream, as pypi=URL; repeat it for several, the first is asked first
+    /// an upstream, as pypi=URL or oci=URL; repeat it for several: the first index is asked first, the first registry is
+    /// what clients get who name none
     #[argh(option, arg_name = "name=url")]
     upstream: Vec<String>,
     /// never ask an upstream: serve what is stored
@@ -170,7 +173,7 @@ struct Status {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "why")]
 struct Why {
-    /// a URL of dpm, a digest (sha256:…), a CID, or the name of a project
+    /// a URL of dpm, a digest (sha256:…), a CID, an image (docker.io/library/alpine:3.20), or the name of a project
     #[argh(positional)]
     what: String,
     /// the configuration file of the node
@@ -200,11 +203,12 @@ struct Verify {
     json: bool,
 }
 
-/// Forget a project with its files, or one artifact: the next request asks the upstream.
+/// Forget a project with its files, an image with its layers and its repository's tags, or one artifact: the next
+/// request asks the upstream.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "purge")]
 struct Purge {
-    /// a URL of dpm, a digest (sha256:…), a CID, or the name of a project
+    /// a URL of dpm, a digest (sha256:…), a CID, an image (docker.io/library/alpine:3.20), or the name of a project
     #[argh(positional)]
     what: String,
     /// the configuration file of the node
@@ -218,11 +222,11 @@ struct Purge {
     json: bool,
 }
 
-/// Keep an artifact, or the stored files of a project, whatever else has to go; or let them go again.
+/// Keep an artifact, or what is stored of a project or an image, whatever else has to go; or let them go again.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "pin")]
 struct Pin {
-    /// a URL of dpm, a digest (sha256:…), a CID, or the name of a project
+    /// a URL of dpm, a digest (sha256:…), a CID, an image (docker.io/library/alpine:3.20), or the name of a project
     #[argh(positional)]
     what: String,
     /// let it go again
@@ -297,6 +301,7 @@ pub fn run() -> Result<u8> {
         Command::Gc(a) => orders::give(&Order::Gc, a.config, a.data, a.json),
         Command::Cid(a) => carry::cid(a),
         Command::Get(a) => carry::get(a),
+        Command::Prefetch(a) => prefetch::prefetch(a),
         Command::Export(a) => carry::export(a),
         Command::Import(a) => carry::import(a),
     }

@@ -42,7 +42,7 @@ pub(super) fn outcome(order: &Order, v: &Value) {
         }
         Order::Pin(_) => println!("{} stored artifacts are kept whatever else has to go", v["artifacts"]),
         Order::Unpin(_) => println!("{} stored artifacts may go again", v["artifacts"]),
-        Order::Get(_) | Order::Export { .. } | Order::Import { .. } => why(v, 0),
+        Order::Get(_) | Order::Prefetch(_) | Order::Export { .. } | Order::Import { .. } => why(v, 0),
         Order::Gc => println!(
             "evicted {} artifacts ({}), removed {} orphaned files, forgot {} old pages",
             v["artifacts_evicted"],
@@ -133,6 +133,11 @@ fn status(v: &Value) {
         let private = if index["private"] == true { "  private" } else { "" };
         println!("pypi     {}  {}{private}", text(&index["name"]), text(&index["url"]));
     }
+    let hosts = v["oci"].as_array().into_iter().flatten().filter_map(|r| r["hosts"][0].as_str());
+    let hosts: Vec<_> = hosts.collect();
+    if !hosts.is_empty() {
+        println!("oci      {}", hosts.join("  "));
+    }
     for (cache, count) in v["answers"].as_object().into_iter().flatten() {
         println!("{cache:<8} {} answers, {}", count["answers"], bytes(&count["bytes"]));
     }
@@ -179,6 +184,8 @@ pub(super) fn progress(order: &Order, v: &Value) {
     };
     match order {
         Order::Get(_) => eprint!("\r{share}   "),
+        // A package's file says its bytes alone.
+        Order::Prefetch(_) if v["of"].is_null() => eprint!("\r{share}   "),
         _ => eprint!("\r{} of {} artifacts, {share}   ", v["artifacts"], v["of"]),
     }
 }

@@ -10,21 +10,25 @@ use url::Url;
 
 use crate::base::{Algorithm, Artifact, Cid, Digest, Sha256, raw_cid, sha256_of_cid};
 use crate::config::Config;
+use crate::eco::oci::Reference;
 use crate::eco::pypi::{self, ProjectName, Purl, Want};
 use crate::front::Metrics;
 use crate::resolve::PageKey;
+use crate::resolve::images::Spot;
 use crate::rt::UnixMillis;
 use crate::store::{Description, Store, StoreError};
 
 use super::carry::{self, CarryError, Choice, Chosen};
-use super::{Rooms, get};
+use super::images::Meant;
+use super::prefetch::{self, Prefetch};
+use super::{Rooms, get, images};
 
 /// An order of an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
     /// What is stored, asked and served.
     Status,
-    /// Where an answer comes from: a dpm URL or path, a digest, a CID, or a project's name.
+    /// Where an answer comes from: a dpm URL or path, a digest, a CID, an image, or a project's name.
     Why(String),
     /// Read and hash everything.
     Verify,
@@ -41,6 +45,8 @@ pub enum Order {
     /// Give the bytes of what these words name, fetched where they are not stored: a package URL with a version, a URL
     /// of dpm, a digest or a CID.
     Get(String),
+    /// Fetch and store what somebody will want soon.
+    Prefetch(Prefetch),
     /// Give what is stored as a CAR file.
     Export {
         /// Of all that is stored.
@@ -117,6 +123,7 @@ impl Admin {
             Order::Gc => Ok(self.gc()?),
             Order::Peers => Ok(self.peers()),
             Order::Get(what) => get::get(&self.inner.rooms, what, output, progress),
+            Order::Prefetch(order) => prefetch::prefetch(&self.inner.rooms, order, progress),
             Order::Export { choice, private } => {
                 let chosen = self.chosen(choice)?;
                 Ok(carry::export(&self.inner.rooms, chosen, *private, output, progress)?)
@@ -156,6 +163,13 @@ impl Admin {
                 let artifacts = vec![found.sha256];
                 let projects = self.projects_of(&artifacts)?;
                 return Ok(Chosen { artifacts, projects });
+            }
+            Subject::Image(spot, reference) => {
+                let artifacts = self.image(&spot, &reference)?;
+                return match artifacts.is_empty() {
+                    true => Err(nothing().into()),
+                    false => Ok(Chosen { artifacts, projects: Vec::new() }),
+                };
             }
             Subject::File(want) => (want.project, None, Some(want.filename)),
             Subject::Page(PageKey::Root) => return Err(nothing().into()),
@@ -226,6 +240,17 @@ impl Admin {
             .iter()
             .map(|i| json!({"name": i.site.name, "url": i.site.url.as_str(), "private": i.private}))
             .collect();
+        let registries: Vec<_> = inner
+            .rooms
+            .images
+            .registries()
+            .iter()
+            .map(|r| {
+                json!({
+                    "name": r.site.name, "url": r.site.url.as_str(), "hosts": r.hosts, "private": r.private,
+                })
+            })
+            .collect();
         let counters = inner.rooms.fetch.counters();
         let answers: Option<serde_json::Map<_, _>> = inner.metrics.as_ref().map(|m| {
             m.by_cache()
@@ -245,6 +270,7 @@ impl Admin {
                 "free_bytes": space.free_bytes, "margin_bytes": space.margin_bytes,
             },
             "pypi": indexes,
+            "oci": registries,
             "origins": origins,
             "in_flight": inner.rooms.fetch.in_flight(),
             "upstream_bytes": counters.upstream_bytes.load(Relaxed),
@@ -297,6 +323,9 @@ impl Admin {
         match self.subject(what)? {
             Subject::Digest(digest) => Ok(self.artifact(&digest)?),
             Subject::Page(key) => self.page(&key),
+            Subject::Image(spot, reference) => {
+                images::why(&self.inner.rooms, &spot, &reference, |digest| self.artifact(digest))
+            }
             Subject::File(want) => {
                 let mut answer = match want.digest.filter(|_| want.part == pypi::Part::Whole) {
                     Some(digest) => self.artifact(&digest)?,
@@ -412,6 +441,13 @@ impl Admin {
         };
         match self.subject(what)? {
             Subject::Digest(digest) => remove(&digest)?,
+            // Its layers go although another image may have them: they are fetched again when that is asked for.
+            Subject::Image(spot, reference) => {
+                for sha256 in self.image(&spot, &reference)? {
+                    remove(&sha256.digest())?;
+                }
+                pages += rooms.images.forget(&spot)?;
+            }
             Subject::File(want) => {
                 if let Some(digest) = want.digest.filter(Digest::is_strong) {
                     remove(&digest)?;
@@ -442,6 +478,9 @@ impl Admin {
         let rooms = &self.inner.rooms;
         let digests = match self.subject(what)? {
             Subject::Digest(digest) => vec![digest],
+            Subject::Image(spot, reference) => {
+                self.image(&spot, &reference)?.iter().map(Sha256::digest).collect()
+            }
             Subject::File(want) if want.digest.is_some_and(|d| d.is_strong()) => {
                 want.digest.into_iter().collect()
             }
@@ -463,6 +502,15 @@ impl Admin {
             }
         }
         Ok(json!({"artifacts": artifacts, "pinned": pinned}))
+    }
+
+    /// What is stored of an image.
+    fn image(&self, spot: &Spot, reference: &Reference) -> Result<Vec<Sha256>, Failure> {
+        let rooms = &self.inner.rooms;
+        match images::manifest(&rooms.images, spot, reference)? {
+            (Some(digest), _) => Ok(images::here(&rooms.store, digest)?.artifacts),
+            (None, _) => Ok(Vec::new()),
+        }
     }
 
     /// The strong digest that an artifact has by its index, or by its first use.
@@ -498,6 +546,12 @@ impl Admin {
             log::debug!("{cid} belongs to {}", raw_cid(whole));
             return Ok(Subject::Digest(whole.digest()));
         }
+        if let Some(meant) = images::read(&self.inner.rooms.images, what) {
+            return meant.map(|meant| match meant {
+                Meant::Image(spot, reference) => Subject::Image(spot, reference),
+                Meant::Blob(digest) => Subject::Digest(digest),
+            });
+        }
         let path = match Url::parse(what) {
             Ok(url) if matches!(url.scheme(), "http" | "https") => url.path().to_owned(),
             _ => what.to_owned(),
@@ -521,7 +575,7 @@ impl Admin {
         let name = name.split('@').next().unwrap_or_default();
         Ok(Subject::Page(PageKey::Project(
             ProjectName::normalise(name)
-                .map_err(|e| format!("{what} is no dpm URL, digest, CID or project name: {e}"))?,
+                .map_err(|e| format!("{what} is no dpm URL, digest, CID, image or project name: {e}"))?,
         )))
     }
 }
@@ -537,4 +591,5 @@ enum Subject {
     Digest(Digest),
     Page(PageKey),
     File(pypi::FileWant),
+    Image(Spot, Reference),
 }

@@ -5,7 +5,9 @@ mod carry;
 mod control;
 mod gauges;
 mod get;
+mod images;
 mod near;
+mod prefetch;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -35,6 +37,7 @@ use crate::upstream::{self, Client, Credentials, Protocol, Site};
 pub use admin::{Admin, Order};
 pub use carry::{CarryError, Choice};
 use near::Neighbours;
+pub use prefetch::Prefetch;
 
 /// Name of the control socket in the data folder.
 pub const CONTROL_SOCKET: &str = "control.sock";

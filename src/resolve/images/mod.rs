@@ -152,6 +152,16 @@ impl Images {
         }
     }
 
+    /// What the registry said, however long ago. Asks nobody.
+    pub async fn known(&self, spot: &Spot, question: &Question) -> Result<Option<Said>, ImagesError> {
+        let inner = &self.inner;
+        let fact = inner.known(spot, question, &inner.key(spot, question)).await?;
+        Ok(fact.map(|fact| {
+            let fresh = inner.age(&fact) < fact.fresh_for();
+            inner.said(fact, if fresh { State::Hit } else { State::Stale })
+        }))
+    }
+
     /// What is known of a digest in a repository: from a manifest that lists it, or from the registry's own answer.
     /// Touches no disk.
     pub fn described(&self, spot: &Spot, digest: &Digest) -> Option<Described> {
