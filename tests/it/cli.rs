@@ -94,7 +94,7 @@ fn orders_are_the_same_for_a_running_node_and_an_idle_store() {
         }
         assert_eq!(order(&data, &["why", "never-heard-of"]).1["stored"], false);
         let nonsense = run(&["why", "no name at all!", "--data", data.to_str().unwrap()]);
-        refused(&nonsense, 2, &["is no dpm URL, digest, CID or project name"]);
+        refused(&nonsense, 2, &["is no dpm URL, digest, CID, image or project name"]);
 
         let (text, report) = order(&data, &["verify"]);
         assert_eq!((&report["artifacts"], &report["damaged"]), (&json!(left), &json!([])));

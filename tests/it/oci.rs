@@ -6,6 +6,7 @@ mod conformance;
 mod fake;
 mod harness;
 mod image;
+mod orders;
 mod recorded;
 mod registry;
 mod setup;

@@ -8,14 +8,18 @@ use super::registry::{Auth, Registry};
 use super::tools::{Engine, Tools};
 use crate::clients::process::{Dpm, Home};
 
-/// A node that takes this registry for docker's. Its configuration is `dpm.toml` in the home.
-fn node<'a>(home: &'a Home, registry: &Registry) -> Dpm<'a> {
-    let settings = format!(
+/// A configuration in which this registry is docker's.
+pub fn settings(registry: &Registry) -> String {
+    format!(
         "[[pypi]]\nurl = \"http://127.0.0.1:9/simple/\"\n\n\
-         [[oci]]\nname = \"hub\"\nurl = \"http://{}\"\nhosts = [\"docker.io\"]\n",
+         [[oci]]\nname = \"hub\"\nurl = \"http://{}\"\nhosts = [\"docker.io\"]\nroot = true\n",
         registry.host()
-    );
-    home.write("dpm.toml", &settings);
+    )
+}
+
+/// A node that takes this registry for docker's. Its configuration is `dpm.toml` in the home.
+pub fn node<'a>(home: &'a Home, registry: &Registry) -> Dpm<'a> {
+    home.write("dpm.toml", &settings(registry));
     let config = home.path("dpm.toml");
     Dpm::serve(home, &["--config", config.to_str().expect("UTF-8")])
 }
