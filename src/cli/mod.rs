@@ -13,11 +13,11 @@ use anyhow::{Context as _, Result, bail};
 use argh::FromArgs;
 use serde_json::json;
 
-use crate::config::{self, Config, Flags, Machine, Severity};
+use crate::config::{self, Config, Flags, Machine, Origin, Severity};
 use crate::daemon::{Daemon, Order, Tuning};
 use crate::rt::Lines;
 
-/// The distributed package manager: a cache in front of package indexes. Without a command it says what it can do;
+/// The distributed package manager: a cache in front of package indexes and registries of containers. Without a command it says what it can do;
 /// `dpm serve` is where to start.
 #[derive(FromArgs)]
 struct Dpm {
@@ -50,7 +50,7 @@ enum Command {
 }
 
 /// Run the cache. With no configuration it learns its upstream from this machine's pip or uv, and clients are
-/// answered under http://127.0.0.1:3142/pypi/simple/
+/// answered under http://127.0.0.1:3142/pypi/simple/ and, for containers, 127.0.0.1:3142/REGISTRY/IMAGE
 #[derive(FromArgs)]
 #[argh(subcommand, name = "serve")]
 struct Serve {
@@ -334,7 +334,16 @@ fn serve(args: Serve) -> Result<u8> {
     for index in &config.pypi {
         log::info!("upstream {}: {} ({})", index.name, index.url, index.origin);
     }
+    let stated = || config.oci.iter().filter(|r| r.origin != Origin::WellKnown);
+    for registry in stated() {
+        let (name, hosts) = (&registry.name, registry.hosts.join(", "));
+        log::info!("registry {name}: {} for {hosts} ({})", registry.url, registry.origin);
+    }
     log::info!("clients: http://{}/pypi/simple/  data: {}", daemon.address(), config.data.display());
+    let host = config.oci.iter().find(|r| r.root).or(config.oci.first()).and_then(|r| r.hosts.first());
+    if let Some(host) = host {
+        log::info!("containers: {}/{host}/IMAGE, and so for other registries", daemon.address());
+    }
     match daemon.peer_id() {
         Some(peer) => log::info!("swarm: {peer}, shares with {}", show::share(config.near.share)),
         None => log::info!("swarm: off"),
@@ -378,12 +387,22 @@ fn check(args: ConfigCheck) -> Result<u8> {
             .iter()
             .map(|i| json!({"name": i.name, "url": i.url.as_str(), "private": i.private, "from": i.origin.to_string()}))
             .collect();
+        let registries: Vec<_> = config
+            .oci
+            .iter()
+            .map(|r| {
+                json!({
+                    "name": r.name, "url": r.url.as_str(), "hosts": r.hosts, "root": r.root,
+                    "private": r.private, "from": r.origin.to_string(),
+                })
+            })
+            .collect();
         let findings: Vec<_> =
             findings.iter().map(|f| json!({"severity": f.severity.to_string(), "text": f.text})).collect();
         let listen = config.listen.to_string();
         show::json(&json!({
             "file": file, "listen": listen, "data": config.data, "offline": config.offline,
-            "pypi": indexes, "findings": findings,
+            "pypi": indexes, "oci": registries, "findings": findings,
         }));
     } else {
         match file {
@@ -393,6 +412,15 @@ fn check(args: ConfigCheck) -> Result<u8> {
         println!("listen   {}\ndata     {}", config.listen, config.data.display());
         for index in &config.pypi {
             println!("pypi     {}  {}  ({})", index.name, index.url, index.origin);
+        }
+        for registry in config.oci.iter().filter(|r| r.origin != Origin::WellKnown) {
+            let hosts = registry.hosts.join(", ");
+            println!("oci      {}  {}  for {hosts}  ({})", registry.name, registry.url, registry.origin);
+        }
+        let known = config.oci.iter().filter(|r| r.origin == Origin::WellKnown);
+        let known: Vec<_> = known.map(|r| r.name.as_str()).collect();
+        if !known.is_empty() {
+            println!("oci      {}", known.join(", "));
         }
         for finding in &findings {
             println!("{}: {}", finding.severity, finding.text);

@@ -252,6 +252,33 @@ fn findings() {
             vec![(Severity::Error, "nothing will be cached")],
         ),
         (format!("data = '/dev/null'\n{INDEX}"), vec![(Severity::Error, "is no directory")]),
+        ("[[oci]]\nurl = 'https://r.example.org'".into(), vec![(Severity::Note, "no Python index")]),
+        (
+            format!("{INDEX}[[oci]]\nurl = 'http://r.example.org'\nhosts = ['docker.io']"),
+            vec![(Severity::Warning, "decides what a tag means")],
+        ),
+        (
+            format!("{INDEX}[[oci]]\nurl = 'http://127.0.0.1:3142'\nprivate = true"),
+            vec![(Severity::Error, "is dpm itself")],
+        ),
+        (format!("{INDEX}[[oci]]\nurl = 'http://127.0.0.1:5000'\nprivate = true"), vec![]),
+        (
+            format!("{INDEX}[[oci]]\nurl = 'https://u@r.example.org'"),
+            vec![(Severity::Warning, "no password")],
+        ),
+        (
+            format!("{INDEX}[[oci]]\nurl = 'https://registry'"),
+            vec![(Severity::Note, "seems to be on a private network")],
+        ),
+        (
+            format!(
+                "listen = '0.0.0.0:1'\n{INDEX}[[oci]]\nurl = 'https://u:p@r.example.org'\nclients = 'anyone'"
+            ),
+            vec![
+                (Severity::Warning, "listen = "),
+                (Severity::Warning, "everybody who reaches 0.0.0.0:1 gets its images"),
+            ],
+        ),
         (format!("[freshness]\nttl = '1h'\n{INDEX}"), vec![(Severity::Warning, "longer than max_ttl")]),
     ];
     for (toml, want) in cases {
