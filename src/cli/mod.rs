@@ -17,6 +17,8 @@ use crate::config::{self, Config, Flags, Machine, Origin, Severity};
 use crate::daemon::{Daemon, Order, Tuning};
 use crate::rt::Lines;
 
+use show::Done;
+
 /// The distributed package manager: a cache in front of package indexes and registries of containers. Without a command it says what it can do;
 /// `dpm serve` is where to start.
 #[derive(FromArgs)]
@@ -454,7 +456,7 @@ fn set_up(args: &Setup) -> Result<u8> {
     if args.json {
         show::json(&serde_json::to_value(&report)?);
     } else {
-        show::setup(&report);
+        show::setup(&report, if args.dry_run { Done::Not } else { Done::Yes });
     }
     Ok(0)
 }

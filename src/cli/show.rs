@@ -197,16 +197,25 @@ pub(super) fn end_progress() {
     }
 }
 
-/// Prints what a set-up did.
-pub(super) fn setup(report: &Report) {
-    let did = match report.action {
-        Action::Created => "created",
-        Action::Changed => "changed",
-        Action::Unchanged => "is as it should be already:",
-        Action::Restored => "put back as it was:",
-        Action::Removed => "removed",
-        Action::TakenOut => "took dpm's lines out of",
-        Action::Nothing => "nothing to undo in",
+/// Whether something was done, or only planned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Done {
+    Yes,
+    Not,
+}
+
+/// Prints what a set-up did, or would do.
+pub(super) fn setup(report: &Report, done: Done) {
+    let did = match (report.action, done) {
+        (Action::Created, Done::Yes) => "created",
+        (Action::Created, Done::Not) => "would create",
+        (Action::Changed, Done::Yes) => "changed",
+        (Action::Changed, Done::Not) => "would change",
+        (Action::Unchanged, _) => "is as it should be already:",
+        (Action::Restored, _) => "put back as it was:",
+        (Action::Removed, _) => "removed",
+        (Action::TakenOut, _) => "took dpm's lines out of",
+        (Action::Nothing, _) => "nothing to undo in",
     };
     println!("{}: {did} {}", report.client, report.file.display());
     for warning in &report.warnings {

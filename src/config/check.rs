@@ -172,6 +172,11 @@ impl Config {
                 )),
                 _ => {}
             }
+            if registry.root && !registry.hosts.iter().any(|host| host == "docker.io") {
+                found.note(format!(
+                    "registry {name} is at the root: docker's registry-mirrors get its images for those of docker.io"
+                ));
+            }
             if !registry.private && looks_internal(&registry.url) {
                 found.note(format!(
                     "registry {name} seems to be on a private network; private = true keeps it from peers"

@@ -267,6 +267,10 @@ fn findings() {
             vec![(Severity::Warning, "no password")],
         ),
         (
+            format!("{INDEX}[[oci]]\nurl = 'https://r.example.org'\nroot = true"),
+            vec![(Severity::Note, "for those of docker.io")],
+        ),
+        (
             format!("{INDEX}[[oci]]\nurl = 'https://registry'"),
             vec![(Severity::Note, "seems to be on a private network")],
         ),

@@ -87,7 +87,7 @@ pub(super) fn here(store: &Store, root: Digest) -> Result<Here, StoreError> {
     let mut here = Here::default();
     let mut closure = Closure::new(Platforms::All, u64::MAX);
     closure.add(root);
-    while let Some(step) = closure.next() {
+    while let Some(step) = closure.step() {
         match store.find(&step.digest)? {
             None => here.missing += 1,
             Some(stored) => {

@@ -124,7 +124,7 @@ impl Work<'_> {
     /// Gets the manifests that belong to it, one after another: each says what comes next.
     fn manifests(&mut self, closure: &mut Closure) -> Result<(), Failure> {
         let images = &self.rooms.images;
-        while let Some(step) = closure.next() {
+        while let Some(step) = closure.step() {
             let manifest = images.manifest(self.spot, &step.digest);
             let artifact = Artifact { size: step.size.or(manifest.size), ..manifest };
             let (stored, via) = block_on(one(self.rooms, artifact, &Cell::new(0)))?;

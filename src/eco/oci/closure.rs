@@ -72,7 +72,7 @@ impl Closure {
     }
 
     /// The manifest to read next. None comes twice.
-    pub fn next(&mut self) -> Option<Step> {
+    pub fn step(&mut self) -> Option<Step> {
         self.waiting.pop_front()
     }
 
@@ -256,7 +256,7 @@ mod tests {
         fn walk(&self, root: Digest, platforms: Platforms, most: u64) -> Result<Closure, ClosureError> {
             let mut closure = Closure::new(platforms, most);
             closure.add(root);
-            while let Some(step) = closure.next() {
+            while let Some(step) = closure.step() {
                 closure.take(&step, &self.0[&step.digest])?;
             }
             Ok(closure)

@@ -12,7 +12,7 @@ use crate::clients::process::{Dpm, Home};
 pub fn settings(registry: &Registry) -> String {
     format!(
         "[[pypi]]\nurl = \"http://127.0.0.1:9/simple/\"\n\n\
-         [[oci]]\nname = \"hub\"\nurl = \"http://{}\"\nhosts = [\"docker.io\"]\nroot = true\n",
+         [[oci]]\nname = \"hub\"\nurl = \"http://{}\"\nhosts = [\"docker.io\"]\n",
         registry.host()
     )
 }
