@@ -63,7 +63,8 @@ pub(super) struct Get {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "export")]
 pub(super) struct Export {
-    /// a project's name, pkg:pypi/NAME@VERSION, a URL of dpm, a digest (sha256:…) or a CID; or --all, or --pinned
+    /// a project's name, pkg:pypi/NAME@VERSION, an image, a URL of dpm, a digest (sha256:…) or a CID; or --all, or
+    /// --pinned
     #[argh(positional)]
     what: Option<String>,
     /// everything

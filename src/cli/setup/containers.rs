@@ -222,7 +222,9 @@ pub(super) fn unclaimed(hosts: &[String], file: &Path, machine: &Machine) -> (Ve
     let drop_ins =
         folders().flat_map(|folder| fs::read_dir(folder.join("registries.conf.d")).into_iter().flatten());
     let mut files: Vec<_> = drop_ins.flatten().map(|entry| entry.path()).collect();
-    files.retain(|path| path.extension().is_some_and(|e| e == "conf") && path != file);
+    files.retain(|path| path.extension().is_some_and(|e| e == "conf"));
+    // A home may be behind a symlink; `file` is the real one.
+    files.retain(|path| fs::canonicalize(path).is_ok_and(|real| real != file));
     files.sort();
     files.extend(main);
     let mut claimed = Vec::new();

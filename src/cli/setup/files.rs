@@ -19,12 +19,17 @@ pub(super) fn absolute(named: PathBuf) -> Result<PathBuf, SetupError> {
 
 /// The file behind a symlink, also when it is not there yet: the link must stay a link.
 fn followed(path: PathBuf) -> PathBuf {
-    match fs::canonicalize(&path) {
-        Ok(real) => real,
-        Err(_) => match (fs::read_link(&path), path.parent()) {
-            (Ok(target), Some(dir)) => dir.join(target),
-            _ => path,
-        },
+    fs::canonicalize(&path).unwrap_or_else(|_| match (fs::read_link(&path), path.parent()) {
+        (Ok(target), Some(dir)) => grounded(&dir.join(target)),
+        _ => grounded(&path),
+    })
+}
+
+/// A path that is not there, below the real place of what is: once it is there, that is its name.
+fn grounded(path: &Path) -> PathBuf {
+    match (path.parent(), path.file_name()) {
+        (Some(dir), Some(name)) => fs::canonicalize(dir).unwrap_or_else(|_| grounded(dir)).join(name),
+        _ => path.to_owned(),
     }
 }
 

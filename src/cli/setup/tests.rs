@@ -187,6 +187,25 @@ fn symlinks_stay() {
 }
 
 #[test]
+fn a_home_behind_a_symlink() {
+    for (client, file) in
+        [(Client::Pip, PIP), (Client::Uv, UV), (Client::Podman, PODMAN), (Client::Docker, DOCKER)]
+    {
+        let mut home = Home::new();
+        home.write("real/.keep", "");
+        std::os::unix::fs::symlink("real", home.path("link")).unwrap();
+        home.machine.vars.insert("HOME".into(), home.path("link").into());
+        assert_eq!(home.apply(client).action, Action::Created);
+        let text = home.read(&format!("real/{file}")).unwrap();
+        assert!(text.contains("3142"), "{text}");
+        // It is there now, and has the same name.
+        assert_eq!(home.apply(client).action, Action::Unchanged, "{client}");
+        assert_eq!(home.undo(client).action, Action::Removed);
+        assert_eq!(home.read(&format!("real/{file}")), None);
+    }
+}
+
+#[test]
 fn warnings_and_refusals() {
     let base = target("http://127.0.0.1:3142");
     let mut home = Home::new();
