@@ -5,7 +5,7 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
-use super::fake::{blob_path, manifest_path};
+use super::fake::{FakeRegistry, blob_path, manifest_path};
 use super::image::Image;
 use super::registry::{Auth, Registry};
 use super::setup::{node, settings};
@@ -202,4 +202,41 @@ fn why_pin_purge_and_carry() {
     image.assert_is(&home.path("again"));
     assert!(registry.hits("HEAD", &manifest_path("library/x", "1")) > before, "its registry is asked again");
     registry.kill();
+}
+
+#[test]
+fn what_is_wrong_with_an_image_is_said_and_not_stored() {
+    let home = Home::bare();
+    let registry = FakeRegistry::start();
+    home.write(
+        "dpm.toml",
+        &format!("[[oci]]\nname = \"hub\"\nurl = \"http://{}\"\nhosts = [\"docker.io\"]\n", registry.host()),
+    );
+    let orders = Orders(&home);
+    let image = Image::new(1, &[3000, 40_000]);
+    let (digest, bytes) = image.largest();
+    registry.put("team/lied", "1", &image);
+    registry.lie(&blob_path("team/lied", digest), vec![0; bytes.len()]);
+    registry.put("team/short", "1", &image);
+    registry.lie(&blob_path("team/short", digest), vec![0; 10]);
+    let mut deep = Image::new(2, &[100]);
+    for _ in 0..4 {
+        deep = Image::referrers(&[&deep]);
+    }
+    registry.put("team/deep", "1", &deep);
+    let names = ["docker.io/team/lied:1", "docker.io/team/short:1", "docker.io/team/deep:1"];
+    let output = orders.output("dpm", &[&["prefetch"], &names[..]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let outcome: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let failed = outcome["failed"].as_array().expect("rows");
+    assert_eq!(failed.len(), 3, "{outcome:#}");
+    for (row, (name, why)) in failed.iter().zip(names.iter().zip(["digest", "bytes", "nested"])) {
+        assert_eq!(row["what"], *name);
+        assert!(row["error"].as_str().unwrap().contains(why), "{row}");
+    }
+    assert_eq!(orders.tell(&["why", digest])["stored"], false);
+    // The same bytes as they should be.
+    registry.lie(&blob_path("team/lied", digest), bytes);
+    assert_eq!(sums(&orders.tell(&["prefetch", names[0]]))[0], 1, "the rest is here");
+    assert_eq!(orders.tell(&["why", digest])["stored"], true);
 }
