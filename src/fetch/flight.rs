@@ -363,7 +363,7 @@ impl From<FetchError> for Stop {
 }
 
 /// Flies: from the first question to the commit. Blocks.
-pub(super) fn run(inner: &Inner, flight: &Flight) {
+pub(super) fn run(inner: &Arc<Inner>, flight: &Flight) {
     let artifact = &flight.artifact;
     let outcome = download(inner, flight).and_then(|(incoming, verified)| {
         let size = verified.layout.size;
@@ -393,7 +393,7 @@ pub(super) fn run(inner: &Inner, flight: &Flight) {
     }
 }
 
-fn download(inner: &Inner, flight: &Flight) -> Result<(Incoming, Verified), Stop> {
+fn download(inner: &Arc<Inner>, flight: &Flight) -> Result<(Incoming, Verified), Stop> {
     let artifact = &flight.artifact;
     if artifact.size.is_some_and(|s| s > limits::ARTIFACT_BYTES) {
         return Err(FetchError::TooLarge(artifact.filename.clone()).into());

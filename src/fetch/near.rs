@@ -4,7 +4,10 @@
 //! What comes from peers is held against their layout chunk by chunk, and against the digest as a whole. No reader sees
 //! a byte of it before that, unless all who gave have proved themselves before.
 
+mod hedge;
+
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -13,12 +16,13 @@ use futures_lite::future::block_on;
 
 use crate::base::limits::{ARTIFACT_BYTES, CHUNK_BYTES};
 use crate::base::{Access, Artifact, Digest, PeerId, Sha256};
-use crate::exchange::{Answer, Chunk, Claim, Exchange, Outcome, Partial, Taking, Want, span};
+use crate::exchange::{Answer, Chunk, Claim, Exchange, Outcome, Over, Partial, Taking, Want, span};
 use crate::store::Incoming;
 
 use super::flight::{self, Flight, Stop};
 use super::verify::{Verified, Verifier};
 use super::{FetchError, Inner, Via};
+use hedge::{Hedge, LOOK};
 
 /// Time that IPFS nodes other than dpm's have before the upstream is asked. Those that have nothing say so in a round trip.
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -78,7 +82,7 @@ fn is_one_block(artifact: &Artifact) -> bool {
 
 /// Fetches from the nodes around, and from the upstream what they do not give.
 pub(super) fn download(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     flight: &Flight,
     near: &Exchange,
     incoming: Incoming,
@@ -124,7 +128,7 @@ pub(super) fn download(
 
 /// What has come so far, and from whom.
 struct Progress<'a> {
-    inner: &'a Inner,
+    inner: &'a Arc<Inner>,
     flight: &'a Flight,
     near: &'a Exchange,
     incoming: &'a Incoming,
@@ -154,6 +158,8 @@ struct Progress<'a> {
     told_leaves: usize,
     /// Nodes that said they fetch it themselves.
     leads: Vec<PeerId>,
+    /// The upstream's help.
+    hedge: Hedge,
 }
 
 /// A layout that was followed, and how many of its leaves each of those who say they have all of it told.
@@ -164,7 +170,7 @@ struct Told {
 
 impl<'a> Progress<'a> {
     fn new(
-        inner: &'a Inner,
+        inner: &'a Arc<Inner>,
         flight: &'a Flight,
         near: &'a Exchange,
         incoming: &'a Incoming,
@@ -191,6 +197,7 @@ impl<'a> Progress<'a> {
             trusted: Vec::new(),
             told_leaves: 0,
             leads: Vec::new(),
+            hedge: Hedge::new(inner, &flight.artifact),
         }
     }
 
@@ -430,8 +437,17 @@ impl<'a> Progress<'a> {
             answer.whole.iter().filter(|peer| self.near.peers().is_proven(peer)).copied().collect();
         self.told_leaves = 0;
         let taking = self.near.take(want, &answer.holders());
-        while let Some(chunk) = taking.next() {
-            self.put(chunk, &taking)?;
+        self.hedge.begin(Instant::now());
+        loop {
+            match taking.next_within(LOOK) {
+                Ok(Some(chunk)) => self.put(chunk, &taking)?,
+                Ok(None) => {}
+                Err(Over) => break,
+            }
+            // When it is the last resort, the upstream has failed.
+            if !last {
+                self.hedge.look(&taking, Instant::now());
+            }
         }
         self.catch_up(&taking)?;
         let mut outcome = taking.outcome();
@@ -453,8 +469,9 @@ impl<'a> Progress<'a> {
     /// Where bytes of a peer go: hidden from the readers until all is proved, unless the peer has proved itself.
     ///
     /// No room is made for a size that only peers say: the cache would be emptied on a stranger's word.
-    fn begin(&mut self, peer: &PeerId, size: Option<u64>) -> Result<(), Stop> {
-        if !self.trusted.contains(peer) {
+    fn begin(&mut self, peer: Option<&PeerId>, size: Option<u64>) -> Result<(), Stop> {
+        // What the upstream helps with is the rest of what peers give, and begun anew with it.
+        if !peer.map_or(!self.trusted.is_empty(), |peer| self.trusted.contains(peer)) {
             self.flight.hold();
         }
         if !std::mem::replace(&mut self.running, true) {
@@ -469,7 +486,7 @@ impl<'a> Progress<'a> {
 
     fn put_small(&mut self, peer: PeerId, bytes: &[u8]) -> Result<(), Stop> {
         let size = bytes.len() as u64;
-        self.begin(&peer, Some(size))?;
+        self.begin(Some(&peer), Some(size))?;
         flight::write(self.flight, self.incoming, bytes, 0)?;
         self.verifier.update(bytes);
         self.inner.counters.peer_bytes.fetch_add(size, Ordering::Relaxed);
@@ -483,14 +500,19 @@ impl<'a> Progress<'a> {
             self.beyond.clear();
             self.flight.shows_anew();
         }
-        self.begin(&chunk.peer, chunk.size)?;
+        self.begin(chunk.peer.as_ref(), chunk.size)?;
         let leaves = taking.leaves(self.told_leaves);
         self.flight.shows_leaves(self.told_leaves, &leaves);
         self.told_leaves += leaves.len();
-        self.partial.got_from(chunk.peer);
         let offset = u64::from(chunk.n) * CHUNK_BYTES;
         flight::write(self.flight, self.incoming, &chunk.bytes, offset)?;
-        self.inner.counters.peer_bytes.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+        match chunk.peer {
+            Some(peer) => {
+                self.partial.got_from(peer);
+                self.inner.counters.peer_bytes.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+            }
+            None => self.flight.comes_from(Via::Upstream),
+        }
         if let Some(size) = chunk.size {
             self.flight.shows(chunk.n, chunk.leaf, size);
         }
