@@ -22,7 +22,7 @@ use crate::store::Incoming;
 use super::flight::{self, Flight, Stop};
 use super::verify::{Verified, Verifier};
 use super::{FetchError, Inner, Via};
-use hedge::{Hedge, LOOK};
+use hedge::Hedge;
 
 /// Time that IPFS nodes other than dpm's have before the upstream is asked. Those that have nothing say so in a round trip.
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -90,7 +90,8 @@ pub(super) fn download(
     let artifact = &flight.artifact;
     let digest = artifact.digest.expect("only artifacts with a digest are asked for");
     let partial = flight.leads(near.lead(digest));
-    let mut progress = Progress::new(inner, flight, near, &incoming, &partial);
+    let hedge = Hedge::new(inner, near, &flight.artifact, &partial);
+    let mut progress = Progress::new(inner, flight, near, &incoming, &partial, hedge);
     let mut failure = None;
     for _ in 0..2 * ROUNDS {
         let last = failure.is_some();
@@ -128,7 +129,7 @@ pub(super) fn download(
 
 /// What has come so far, and from whom.
 struct Progress<'a> {
-    inner: &'a Arc<Inner>,
+    inner: &'a Inner,
     flight: &'a Flight,
     near: &'a Exchange,
     incoming: &'a Incoming,
@@ -170,11 +171,12 @@ struct Told {
 
 impl<'a> Progress<'a> {
     fn new(
-        inner: &'a Arc<Inner>,
+        inner: &'a Inner,
         flight: &'a Flight,
         near: &'a Exchange,
         incoming: &'a Incoming,
         partial: &'a Partial,
+        hedge: Hedge,
     ) -> Self {
         Self {
             inner,
@@ -197,7 +199,7 @@ impl<'a> Progress<'a> {
             trusted: Vec::new(),
             told_leaves: 0,
             leads: Vec::new(),
-            hedge: Hedge::new(inner, &flight.artifact),
+            hedge,
         }
     }
 
@@ -437,9 +439,9 @@ impl<'a> Progress<'a> {
             answer.whole.iter().filter(|peer| self.near.peers().is_proven(peer)).copied().collect();
         self.told_leaves = 0;
         let taking = self.near.take(want, &answer.holders());
-        self.hedge.begin(Instant::now());
+        self.hedge.begin(answer.root(), Instant::now());
         loop {
-            match taking.next_within(LOOK) {
+            match taking.next_within(self.hedge.look_time) {
                 Ok(Some(chunk)) => self.put(chunk, &taking)?,
                 Ok(None) => {}
                 Err(Over) => break,

@@ -114,6 +114,17 @@ fn an_upstream_with_other_bytes_spoils_nothing() {
 }
 
 #[test]
+fn nobody_is_asked_offline() {
+    let upstream = Upstream::start();
+    let (project, mut nodes, _relays) = near(MIDDLE, &upstream);
+    nodes[1].get(&project.page());
+    nodes[1].restart(|config, _| config.offline = true);
+    until("they are connected again", || nodes[1].neighbours() == 1);
+    assert_eq!(gets(&nodes[1], &project).cache(), "PEER");
+    assert_eq!(upstream.hits(&project.file_path()), 1);
+}
+
+#[test]
 fn a_healthy_neighbour_needs_no_help() {
     let upstream = Upstream::start();
     let project = Project::new("demo", 40 << 20).publish(&upstream);
@@ -150,4 +161,25 @@ fn who_is_fetching_it_is_as_slow_as_its_upstream() {
     });
     assert_eq!(upstream.hits(&project.file_path()), 1);
     assert_eq!(nodes[1].metric("dpm_hedged_total"), 0);
+}
+
+#[test]
+fn of_many_with_the_same_slow_neighbour_one_asks_for_all() {
+    let upstream = Upstream::start();
+    let project = Project::new("demo", 16 << 20).publish(&upstream);
+    // 160 KiB/s to each of four.
+    let (nodes, _relays) = village(5, &upstream, Line { bits_per_second: 1_300_000, ..GOOD });
+    let (slow, takers) = nodes.split_last().unwrap();
+    stored(&nodes, takers.len(), &project);
+    gives(&upstream, &project, 3 << 20);
+    std::thread::scope(|scope| {
+        for node in takers {
+            scope.spawn(|| gets(node, &project));
+        }
+    });
+    let given = |node: &Node| node.exchange().counters().given_bytes.load(Ordering::Relaxed);
+    assert!(given(slow) < 32 << 20, "it did not give it to each");
+    // Two may find in the same moment that it goes slowly.
+    let far: usize = takers.iter().map(of_upstream).sum();
+    assert!((8 << 20..=32 << 20).contains(&far), "{far} bytes from the upstream, of 16 MiB for each of four");
 }

@@ -3,19 +3,23 @@
 //! It is one more giver of the same taking, so nothing that came is fetched again, its chunks are held against the same
 //! leaves, and when it fails or is no faster the neighbours just go on.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::base::Artifact;
-use crate::exchange::{Aside, Handed, Invitation, SoFar, Taking, span};
+use futures_lite::future::block_on;
+
+use crate::base::{Artifact, PeerId};
+use crate::exchange::{Aside, Exchange, Handed, Invitation, Partial, SoFar, Taking, span};
 use crate::upstream::{self, Ask, Status};
 
 use super::super::{CHUNK, FetchError, Inner, flight};
 
-/// How often it is looked at how things go while nothing comes.
-pub(super) const LOOK: Duration = Duration::from_millis(250);
+/// How often it is looked at how things go while nothing comes, at most; by chance down to half as often, so that of
+/// nodes that began in the same moment no two find in the same moment that it goes slowly.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Fewer bytes a second from all neighbours together are slow: two thirds of what 10 Mbit/s carry, the slowest wire
 /// that there is. Every upstream that is worth its name is faster; wired neighbours never are so slow.
@@ -23,6 +27,10 @@ const SLOW_BYTES_PER_SECOND: u64 = 768 << 10;
 
 /// How long they may be slow. Longer than nodes may give next to nothing: those are left for the upstream altogether.
 const SLOW_TIME: Duration = Duration::from_secs(3);
+
+/// Each node bears with it for up to this much longer. Those who take from the same slow neighbour would ask all at once;
+/// now the first of them soon gives the others what it gets.
+const SPREAD: Duration = Duration::from_secs(2);
 
 /// They are done by themselves in this time: an upstream far away takes a good part of it to begin.
 const SOON: Duration = Duration::from_secs(2);
@@ -44,24 +52,50 @@ const RUN: u32 = 8;
 pub(super) struct Hedge {
     /// `None` where it cannot be asked.
     helper: Option<Arc<Helper>>,
+    /// Where the artifact comes from without it.
+    root: Option<PeerId>,
     pace: Pace,
+    /// It was left to another node, and things may go better now.
+    left: bool,
+    /// How often it is to be looked at.
+    pub(super) look_time: Duration,
 }
 
 /// What the helping thread needs.
 struct Helper {
     inner: Arc<Inner>,
+    near: Exchange,
     artifact: Artifact,
+    partial: Arc<Partial>,
+    /// It was left to another node, once: one that says so and gives nothing is not waited for again.
+    left: AtomicBool,
 }
 
 impl Hedge {
-    pub(super) fn new(inner: &Arc<Inner>, artifact: &Artifact) -> Self {
+    pub(super) fn new(
+        inner: &Arc<Inner>,
+        near: &Exchange,
+        artifact: &Artifact,
+        partial: &Arc<Partial>,
+    ) -> Self {
         let asked = !inner.offline && inner.site(artifact).is_ok();
-        let helper = || Arc::new(Helper { inner: inner.clone(), artifact: artifact.clone() });
-        Self { helper: asked.then(helper), pace: Pace::new(Instant::now()) }
+        let (inner, near) = (inner.clone(), near.clone());
+        let (artifact, partial) = (artifact.clone(), partial.clone());
+        let helper = || Arc::new(Helper { inner, near, artifact, partial, left: AtomicBool::new(false) });
+        let chance = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
+        let pace = Pace::new(SLOW_TIME + SPREAD.mul_f64(chance), Instant::now());
+        Self {
+            helper: asked.then(helper),
+            root: None,
+            pace,
+            left: false,
+            look_time: LOOK.mul_f64(1.0 + chance),
+        }
     }
 
-    /// Another taking begins.
-    pub(super) fn begin(&mut self, now: Instant) {
+    /// Another taking begins, of what comes from `root`.
+    pub(super) fn begin(&mut self, root: Option<PeerId>, now: Instant) {
+        self.root = root;
         self.pace.begin(now, 0);
     }
 
@@ -72,41 +106,55 @@ impl Hedge {
         if Arc::strong_count(helper) > 1 {
             return;
         }
-        let Some(theirs) = self.pace.slow(&taking.so_far(), now) else { return };
-        let (helper, invitation) = (helper.clone(), taking.invite());
+        let so_far = taking.so_far();
+        if helper.left.load(Ordering::Relaxed) && !std::mem::replace(&mut self.left, true) {
+            self.pace = Pace::new(self.pace.patience, now);
+            self.pace.begin(now, so_far.came);
+        }
+        let Some(theirs) = self.pace.slow(&so_far, now) else { return };
+        let (helper, invitation, root) = (helper.clone(), taking.invite(), self.root);
         let (tasks, gate) = (helper.inner.tasks.clone(), helper.inner.hedges.clone());
-        tasks.spawn(async move { gate.run(move || helper.help(invitation, theirs)).await });
+        tasks.spawn(async move { gate.run(move || helper.help(invitation, root, theirs)).await });
     }
 }
 
 /// How fast neighbours give, and when that is too slow. Pure.
 struct Pace {
+    /// How long they may be slow.
+    patience: Duration,
+    /// Counted from here, less the time in which they waited for us; bytes that had come then.
     since: Instant,
     came: u64,
+    looked: Instant,
     /// When the upstream may be asked, and the pause after that.
     not_before: Instant,
     pause: Duration,
 }
 
 impl Pace {
-    fn new(now: Instant) -> Self {
-        Self { since: now, came: 0, not_before: now, pause: PAUSE }
+    fn new(patience: Duration, now: Instant) -> Self {
+        Self { patience, since: now, came: 0, looked: now, not_before: now, pause: PAUSE }
     }
 
     fn begin(&mut self, now: Instant, came: u64) {
-        (self.since, self.came) = (now, came);
+        (self.since, self.came, self.looked) = (now, came, now);
     }
 
     /// Their bytes a second, when they are so slow that the upstream is to be asked now.
     fn slow(&mut self, so_far: &SoFar, now: Instant) -> Option<u64> {
         let new = so_far.came.saturating_sub(self.came);
-        let enough = SLOW_BYTES_PER_SECOND * SLOW_TIME.as_secs();
-        let Some(missing) = so_far.missing.filter(|_| !so_far.waits && new < enough) else {
+        let enough = (SLOW_BYTES_PER_SECOND as f64 * self.patience.as_secs_f64()) as u64;
+        let Some(missing) = so_far.missing.filter(|_| new < enough) else {
             self.begin(now, so_far.came);
             return None;
         };
+        let passed = now.saturating_duration_since(std::mem::replace(&mut self.looked, now));
+        if so_far.waits {
+            self.since += passed;
+            return None;
+        }
         let time = now.saturating_duration_since(self.since);
-        if time < SLOW_TIME || now < self.not_before {
+        if time < self.patience || now < self.not_before {
             return None;
         }
         let theirs = ((new as f64 / time.as_secs_f64()) as u64).max(1);
@@ -142,15 +190,25 @@ enum Futile {
 
 impl Helper {
     /// Helps until all is there, or it is of no use. Blocks.
-    fn help(&self, invitation: Invitation, theirs: u64) {
+    fn help(&self, invitation: Invitation, root: Option<PeerId>, theirs: u64) {
+        let digest = self.artifact.digest.expect("only artifacts with a digest are asked for");
+        let fetchers = block_on(self.near.fetchers(&digest));
+        if !fetchers.is_empty() && !self.left.swap(true, Ordering::Relaxed) {
+            // One fetches it for all: what it gets comes from it as fast as the LAN is.
+            return invitation.meet(&fetchers);
+        }
         let Some(mut aside) = invitation.join(FASTER * theirs) else { return };
+        self.near.helps_itself(&self.partial);
         self.inner.counters.hedged.fetch_add(1, Ordering::Relaxed);
         let (filename, upstream) = (&self.artifact.filename, &self.artifact.upstream);
         log::info!("{filename} comes at {} KiB/s from the nodes around: asking {upstream} too", theirs >> 10);
-        while let Some(run) = aside.next() {
+        while let Some(run) = aside.due() {
             let end = run.end.min(run.start.saturating_add(RUN));
             if let Err(why) = self.give(&mut aside, run.start..end, theirs) {
                 log::info!("{upstream} does not help with {filename}: {why}");
+                if !aside.is_over() {
+                    self.partial.taken_from(root);
+                }
                 return;
             }
         }
@@ -205,7 +263,7 @@ mod tests {
     /// What comes of looking four times a second, for so many seconds, at neighbours that give so many bytes a second.
     fn asked(bytes_per_second: u64, missing: Option<u64>, waits: bool, seconds: u64) -> Vec<(u64, u64)> {
         let begun = Instant::now();
-        let mut pace = Pace::new(begun);
+        let mut pace = Pace::new(SLOW_TIME, begun);
         let look = |n| {
             let now = begun + n * LOOK;
             let came = bytes_per_second * u64::from(n) / 4;
@@ -236,7 +294,7 @@ mod tests {
     #[test]
     fn slow_after_having_been_fast_is_slow() {
         let begun = Instant::now();
-        let mut pace = Pace::new(begun);
+        let mut pace = Pace::new(SLOW_TIME, begun);
         let mut at = |millis, came, waits| {
             let so_far = SoFar { came, missing: Some(50 * MIB), waits };
             pace.slow(&so_far, begun + Duration::from_millis(millis))
@@ -244,6 +302,17 @@ mod tests {
         assert_eq!(at(1000, 20 * MIB, false), None);
         assert_eq!(at(3900, 20 * MIB + MIB, false), None);
         assert_eq!(at(4000, 20 * MIB + 3 * MIB / 2, false), Some(MIB / 2));
+    }
+
+    #[test]
+    fn time_that_they_wait_for_us_is_not_theirs() {
+        let begun = Instant::now();
+        let mut pace = Pace::new(SLOW_TIME, begun);
+        let mut at = |millis, waits| {
+            let so_far = SoFar { came: MIB, missing: Some(50 * MIB), waits };
+            pace.slow(&so_far, begun + Duration::from_millis(millis)).is_some()
+        };
+        assert!(!at(2000, false) && !at(2500, true) && !at(3400, false) && at(3500, false));
     }
 
     #[test]

@@ -84,6 +84,12 @@ impl State {
 }
 
 impl Invitation {
+    /// Takes from these nodes too.
+    pub fn meet(&self, nodes: &[PeerId]) {
+        nodes.iter().for_each(|peer| self.0.meet(*peer));
+        self.0.with(|_, _| ());
+    }
+
     /// Joins in. It is taken to give so many bytes a second, until it has shown what it does. `None` where it is not
     /// known yet what is wanted, where somebody has joined in already, and when it is over.
     pub fn join(self, bytes_per_second: u64) -> Option<Aside> {
@@ -108,7 +114,7 @@ impl Aside {
     }
 
     /// Chunks wanted of it next, one after the other; `None` once it is over. Blocks.
-    pub fn next(&mut self) -> Option<Range<u32>> {
+    pub fn due(&mut self) -> Option<Range<u32>> {
         loop {
             self.hear();
             if let Some(run) = self.wanted.runs().first() {
@@ -123,6 +129,11 @@ impl Aside {
     pub fn wants(&mut self, n: u32) -> bool {
         self.hear();
         self.wanted.contains(n) && !self.due.is_closed()
+    }
+
+    /// Whether the taking is over.
+    pub fn is_over(&self) -> bool {
+        self.shared.peek(|state| state.ended.is_some())
     }
 
     /// A place for a chunk. Blocks.
