@@ -5,6 +5,7 @@
 mod blocks;
 mod body;
 mod flight;
+mod follow;
 mod lanes;
 mod near;
 mod pass;
@@ -283,7 +284,7 @@ impl Fetch {
         let inner = self.inner.clone();
         let ask = move || {
             let head = Ask { method: Method::Head, ..Ask::default() };
-            flight::open(&inner, inner.site(&artifact)?, &artifact, &head).map(|answer| answer.head.length)
+            follow::open(&inner, inner.site(&artifact)?, &artifact, &head).map(|answer| answer.head.length)
         };
         self.inner.net.run(ask).await
     }

@@ -20,6 +20,7 @@ use crate::exchange::{Answer, Chunk, Claim, Exchange, Outcome, Over, Partial, Ta
 use crate::store::Incoming;
 
 use super::flight::{self, Flight, Stop};
+use super::follow;
 use super::verify::{Verified, Verifier};
 use super::{FetchError, Inner, Via};
 use hedge::Hedge;
@@ -228,7 +229,7 @@ impl<'a> Progress<'a> {
             self.flight.shows_anew();
         }
         let before = self.verifier.clone();
-        match flight::from_upstream(self.inner, self.flight, self.incoming, self.take_verifier()) {
+        match follow::from_upstream(self.inner, self.flight, self.incoming, self.take_verifier()) {
             Ok(verifier) => {
                 (self.verifier, self.mixed) = (verifier, true);
                 Ok(None)

@@ -15,7 +15,7 @@ use crate::base::{Artifact, PeerId};
 use crate::exchange::{Aside, Exchange, Handed, Invitation, Partial, SoFar, Taking, span};
 use crate::upstream::{self, Ask, Status};
 
-use super::super::{CHUNK, FetchError, Inner, flight};
+use super::super::{CHUNK, FetchError, Inner, follow};
 
 /// How often it is looked at how things go while nothing comes, at most; by chance down to half as often, so that of
 /// nodes that began in the same moment no two find in the same moment that it goes slowly.
@@ -220,7 +220,7 @@ impl Helper {
         let (first, (last, length)) = (span(run.start, size).0, span(run.end - 1, size));
         let range = Some(upstream::Range { first, last: Some(last + length - 1) });
         let ask = Ask { range, ..Ask::default() };
-        let mut answer = flight::open(inner, inner.site(artifact)?, artifact, &ask)?;
+        let mut answer = follow::open(inner, inner.site(artifact)?, artifact, &ask)?;
         if !matches!(answer.status, Status::Partial { .. }) {
             return Err(Futile::Whole);
         }
@@ -233,7 +233,7 @@ impl Helper {
             let (begun, mut at) = (Instant::now(), 0);
             while at < bytes.len() {
                 let end = bytes.len().min(at + CHUNK);
-                let came = flight::read_some(&mut answer.body, &mut bytes[at..end])?;
+                let came = follow::read_some(&mut answer.body, &mut bytes[at..end])?;
                 if came == 0 {
                     return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
                 }
