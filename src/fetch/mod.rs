@@ -5,6 +5,7 @@
 mod blocks;
 mod body;
 mod flight;
+mod follow;
 mod lanes;
 mod near;
 mod pass;
@@ -46,6 +47,8 @@ struct Inner {
     net: Gate,
     /// Apart from `net`: a pass-through goes no faster than its reader.
     passes: Gate,
+    /// Apart from `net`: a flight never waits for it.
+    hedges: Gate,
     tasks: Tasks,
     offline: bool,
     near: Option<Exchange>,
@@ -94,6 +97,8 @@ pub struct Counters {
     pub upstream_bytes: AtomicU64,
     /// Bytes taken from peers.
     pub peer_bytes: AtomicU64,
+    /// Downloads from peers so slow that the upstream was asked too.
+    pub hedged: AtomicU64,
     /// Flights whose bytes were not what their digest says.
     pub mismatches: AtomicU64,
     /// Downloads taken up again where they broke off.
@@ -139,10 +144,22 @@ impl Fetch {
     pub fn new(parts: Parts) -> Self {
         let Parts { store, client, sites, disk, net, tasks, offline, near } = parts;
         let sites = sites.into_iter().map(|s| (s.name.clone(), s)).collect();
-        let passes = Gate::new(limits::PASSES);
+        let (passes, hedges) = (Gate::new(limits::PASSES), Gate::new(limits::HEDGES));
         let (flights, counters) = (Mutex::default(), Counters::default());
-        let inner =
-            Inner { store, client, sites, disk, net, passes, tasks, offline, near, flights, counters };
+        let inner = Inner {
+            store,
+            client,
+            sites,
+            disk,
+            net,
+            passes,
+            hedges,
+            tasks,
+            offline,
+            near,
+            flights,
+            counters,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -267,7 +284,7 @@ impl Fetch {
         let inner = self.inner.clone();
         let ask = move || {
             let head = Ask { method: Method::Head, ..Ask::default() };
-            flight::open(&inner, inner.site(&artifact)?, &artifact, &head).map(|answer| answer.head.length)
+            follow::open(&inner, inner.site(&artifact)?, &artifact, &head).map(|answer| answer.head.length)
         };
         self.inner.net.run(ask).await
     }

@@ -16,6 +16,7 @@ mod faults_upstream;
 mod flights;
 mod freshness;
 mod guard;
+mod hedge;
 mod house;
 mod ipfs;
 mod lan;
