@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::base::{Artifact, limits};
+use crate::base::Artifact;
 use crate::store::Incoming;
 use crate::upstream::{Answer, Ask, Range, Site, Status, UpstreamError};
 
