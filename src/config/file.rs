@@ -98,6 +98,9 @@ fn write_index(text: &mut String, index: &Index) -> std::fmt::Result {
     writeln!(text, "files = {}", list(index.files.iter().map(Url::to_string).collect()))?;
     writeln!(text, "owns = {}", list(index.owns.clone()))?;
     writeln!(text, "private = {}", index.private)?;
+    if index.peers {
+        writeln!(text, "peers = true")?;
+    }
     if let Some(username) = &index.username {
         writeln!(text, "username = {}", quoted(username))?;
     }
@@ -176,6 +179,7 @@ struct IndexTable {
     #[serde(default)]
     owns: Vec<Glob>,
     private: Option<bool>,
+    peers: Option<bool>,
     username: Option<String>,
     password_file: Option<PathBuf>,
     password_env: Option<String>,
@@ -299,6 +303,7 @@ impl IndexTable {
             files: self.files.into_iter().map(|url| super::without_userinfo(&url.0)).collect(),
             owns: self.owns.into_iter().map(|glob| glob.0).collect(),
             private: self.private.unwrap_or(username.is_some() || password.is_some()),
+            peers: self.peers.unwrap_or(false),
             username,
             password,
             ..stated
@@ -496,7 +501,7 @@ const HEAD: &str = r##"# dpm's configuration. What is commented out shows the de
 # lan = false
 # name = "dpm"
 # Who may have what is stored here: "off", "lan" (private addresses and this box's own networks), "anyone". What came
-# from a private index is never given to anybody.
+# from a private index or registry is given to nobody, unless that one says peers = true.
 # share = "lan"
 # Only these peers, by their ids; empty for everybody whom `share` lets in.
 # allow = []
@@ -511,6 +516,7 @@ const HEAD: &str = r##"# dpm's configuration. What is commented out shows the de
 #   files          further places that its files may be fetched from
 #   owns           names that belong to this index and are never asked of another: "corp-*"
 #   private        true: never shown to peers; the default is true where there are credentials
+#   peers          true: its files are given to peers although it is private
 #   username       for Basic authentication
 #   password_file  the file that holds the password or token; or
 #   password_env   the environment variable that holds it
@@ -522,6 +528,7 @@ const NO_INDEX: &str = r#"# [[pypi]]
 # files = []
 # owns = []
 # private = false
+# peers = false
 # username = "reader"
 # password_file = "pypi.password"
 "#;

@@ -201,7 +201,7 @@ fn index(index: &config::Index) -> Result<Index> {
         protocol: Protocol::Plain,
     };
     let owns = owns.collect::<Result<_, _>>().with_context(|| format!("owns of index {}", index.name))?;
-    Ok(Index { site, private: index.private, owns })
+    Ok(Index { site, private: index.private, peers: index.peers, owns })
 }
 
 impl Daemon {
