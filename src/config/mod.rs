@@ -4,6 +4,7 @@
 //! socket and never writes into the configuration it reads ([`crate::cli::setup`] does, with [`Handover`] as its
 //! memory).
 
+mod apt;
 mod atomic;
 mod check;
 mod file;
@@ -25,11 +26,12 @@ use std::time::{Duration, SystemTime};
 
 use url::Url;
 
+pub use apt::{AptSource, BadSource, learn_apt};
 pub use check::{Finding, Severity};
 pub use handover::{Client, Handover};
 pub use index::{BadUrl, Index, Origin};
 pub use learn::{LearnError, learn_pypi};
-pub use learned::{LEARNED_TIME, load_learned, save_learned};
+pub use learned::{LEARNED_TIME, Learned, load_learned, save_learned};
 pub use machine::{Machine, RUN_TIME, RunError};
 pub use near::{Near, Share};
 
@@ -46,6 +48,8 @@ pub(crate) use uv_toml::UvToml;
 pub struct Config {
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// Further names under which this box is asked, a reverse proxy's: what tells of the box answers to no other.
+    pub names: Vec<String>,
     /// The directory that holds the store and its index.
     pub data: PathBuf,
     /// Never ask an upstream.
@@ -62,8 +66,10 @@ pub struct Config {
     pub proxy: Option<Url>,
     /// Python indexes, in the order in which they are asked.
     pub pypi: Vec<Index>,
-    /// When `pypi` was learned from the machine's clients; `None` when it was stated.
-    pub learned: Option<SystemTime>,
+    /// What apt may ask dpm for as its proxy; `None` when nobody has said yet.
+    pub apt: Option<Vec<AptSource>>,
+    /// What of it was learned from the machine's clients, and when; what was stated is not in there.
+    pub learned: Learned,
 }
 
 /// How much disk to use.
@@ -110,7 +116,7 @@ pub struct Flags {
 impl Config {
     /// Puts flags, environment, file and what the clients know together, in this order of weight.
     ///
-    /// Runs `pip` or `uv` (at most [`RUN_TIME`] each) only when nobody names an index and nothing younger
+    /// Runs `pip`, `uv` or `apt-get` (at most [`RUN_TIME`] each) only when nobody names their indexes and nothing younger
     /// than [`LEARNED_TIME`] is remembered. Writes nothing: the caller keeps what was learned with [`save_learned`].
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
         Self::load_on(flags, &Machine::here())
@@ -119,20 +125,26 @@ impl Config {
     /// [`Config::load`] with the machine given.
     pub fn load_on(flags: &Flags, machine: &Machine) -> Result<Self, ConfigError> {
         let mut config = Self::stated(flags, machine)?;
-        if !config.pypi.is_empty() {
-            return Ok(config);
+        let (now, port) = (SystemTime::now(), config.listen.port());
+        let remembered = if flags.relearn { Learned::default() } else { load_learned(&config.data, now) };
+        if config.pypi.is_empty() {
+            let (at, pypi) = match remembered.pypi {
+                Some(remembered) => remembered,
+                None => (now, learn_pypi(machine, port)?),
+            };
+            config.pypi.clone_from(&pypi);
+            config.learned.pypi = Some((at, pypi));
         }
-        let remembered = if flags.relearn { None } else { load_learned(&config.data, SystemTime::now()) };
-        let (at, pypi) = match remembered {
-            Some(remembered) => remembered,
-            None => (SystemTime::now(), learn_pypi(machine, config.listen.port())?),
-        };
-        config.learned = Some(at);
-        config.pypi = pypi;
+        if config.apt.is_none() {
+            let (at, apt) = remembered.apt.unwrap_or_else(|| (now, learn_apt(machine, port)));
+            config.apt = Some(apt.clone());
+            config.learned.apt = Some((at, apt));
+        }
         Ok(config)
     }
 
-    /// Only what flags, environment and file say: `pypi` is empty when none of them names an index. Runs no client.
+    /// Only what flags, environment and file say: `pypi` is empty, and `apt` is `None`, when none of them names one. Runs
+    /// no client.
     pub fn stated(flags: &Flags, machine: &Machine) -> Result<Self, ConfigError> {
         let mut config = match Self::find_file(flags, machine) {
             Some(path) => file::read(&path, machine)?,
@@ -159,10 +171,8 @@ impl Config {
             config.data.clone_from(data);
         }
         config.offline |= flags.offline;
-        if !flags.upstreams.is_empty() {
-            config.pypi = upstreams(flags.upstreams.iter().map(String::as_str), &Origin::Flag)
-                .map_err(|text| ConfigError::Flag { flag: "--upstream", text })?;
-        }
+        let texts = flags.upstreams.iter().map(String::as_str);
+        config.take_upstreams(texts, &Origin::Flag).map_err(flag("--upstream"))?;
         if config.data.as_os_str().is_empty() {
             config.data = default_data(machine)?;
         }
@@ -190,6 +200,7 @@ impl Config {
     fn defaults() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+            names: Vec::new(),
             data: PathBuf::new(),
             offline: false,
             store: Store { budget: Budget::Share(20), free_margin_bytes: 1_000_000_000 },
@@ -204,7 +215,8 @@ impl Config {
             near: Near::default(),
             proxy: None,
             pypi: Vec::new(),
-            learned: None,
+            apt: None,
+            learned: Learned::default(),
         }
     }
 
@@ -230,8 +242,42 @@ impl Config {
             self.proxy = Some(index::http_url(proxy).map_err(|e| wrong("DPM_PROXY", e.to_string()))?);
         }
         if let Some(all) = machine.var("DPM_UPSTREAM") {
-            self.pypi = upstreams(all.split_whitespace(), &Origin::Environment)
+            self.take_upstreams(all.split_whitespace(), &Origin::Environment)
                 .map_err(|text| wrong("DPM_UPSTREAM", text))?;
+        }
+        Ok(())
+    }
+
+    /// `pypi=URL` and `apt=URL` texts, in order, in the place of what was known of that ecosystem.
+    fn take_upstreams<'a>(
+        &mut self,
+        texts: impl Iterator<Item = &'a str>,
+        origin: &Origin,
+    ) -> Result<(), String> {
+        let (mut pypi, mut apt) = (Vec::new(), Vec::new());
+        for text in texts {
+            let (ecosystem, url) = text
+                .split_once('=')
+                .filter(|(name, _)| !name.contains([':', '/']))
+                .ok_or("an upstream is written pypi=https://index.example.org/simple/")?;
+            match ecosystem {
+                "pypi" => {
+                    let name = index::default_name(pypi.len());
+                    pypi.push(Index::from_url(name, url, origin.clone()).map_err(|e| e.to_string())?);
+                }
+                "apt" => apt.push(AptSource::from_url(url, origin.clone()).map_err(|e| e.to_string())?),
+                _ => {
+                    return Err(format!(
+                        "{ecosystem:?} is no ecosystem that dpm knows; there are pypi and apt"
+                    ));
+                }
+            }
+        }
+        if !pypi.is_empty() {
+            self.pypi = pypi;
+        }
+        if !apt.is_empty() {
+            self.apt = Some(apt);
         }
         Ok(())
     }
@@ -242,6 +288,7 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("listen", &self.listen)
+            .field("names", &self.names)
             .field("data", &self.data)
             .field("offline", &self.offline)
             .field("store", &self.store)
@@ -250,26 +297,10 @@ impl fmt::Debug for Config {
             .field("near", &self.near)
             .field("proxy", &self.proxy.as_ref().map(|proxy| without_userinfo(proxy).to_string()))
             .field("pypi", &self.pypi)
+            .field("apt", &self.apt)
             .field("learned", &self.learned)
             .finish()
     }
-}
-
-/// `pypi=URL` texts, in order.
-fn upstreams<'a>(texts: impl Iterator<Item = &'a str>, origin: &Origin) -> Result<Vec<Index>, String> {
-    let mut indexes = Vec::new();
-    for text in texts {
-        let (ecosystem, url) = text
-            .split_once('=')
-            .filter(|(name, _)| !name.contains([':', '/']))
-            .ok_or("an upstream is written pypi=https://index.example.org/simple/")?;
-        if ecosystem != "pypi" {
-            return Err(format!("{ecosystem:?} is no ecosystem that dpm knows; there is pypi"));
-        }
-        let name = index::default_name(indexes.len());
-        indexes.push(Index::from_url(name, url, origin.clone()).map_err(|e| e.to_string())?);
-    }
-    Ok(indexes)
 }
 
 /// Where a service's and a user's data is expected to be.

@@ -16,8 +16,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use async_io::Async;
 
-use crate::base::{PeerId, limits};
-use crate::config::{self, Config};
+use crate::base::{Access, PeerId, limits};
+use crate::config::{self, AptSource, Config};
+use crate::eco::apt::Source;
 use crate::eco::pypi::NamePattern;
 use crate::exchange::Exchange;
 use crate::fetch::{self, Fetch};
@@ -138,10 +139,17 @@ impl Rooms {
         let client =
             Client::new(upstream::Options { proxy: config.proxy.clone(), ..tuning.upstream.clone() })?;
         let indexes = config.pypi.iter().map(index).collect::<Result<Vec<_>>>()?;
+        let apt = config.apt.iter().flatten();
+        let apt = apt.map(|source| Site {
+            name: apt_name(source),
+            url: source.url.clone(),
+            also: Vec::new(),
+            credentials: None,
+        });
         let fetch = Fetch::new(fetch::Parts {
             store: store.clone(),
             client: client.clone(),
-            sites: resolve::sites(&indexes).collect(),
+            sites: resolve::sites(&indexes).chain(apt).collect(),
             disk: disk.clone(),
             net: Gate::new(limits::DOWNLOADS),
             tasks: flights.clone(),
@@ -175,6 +183,16 @@ fn index(index: &config::Index) -> Result<Index> {
     Ok(Index { site, private: index.private, owns })
 }
 
+/// The name of a source among the upstreams: no index can have it.
+fn apt_name(source: &AptSource) -> String {
+    format!("apt:{}", source.url)
+}
+
+fn apt_source(source: &AptSource) -> Source {
+    let access = if source.private { Access::Private } else { Access::Public };
+    Source { name: apt_name(source), url: source.url.clone(), access }
+}
+
 impl Daemon {
     /// Starts a node: when this returns, clients are answered.
     pub fn start(config: &Config, tuning: Tuning) -> Result<Self> {
@@ -197,8 +215,8 @@ impl Daemon {
         };
         let near = neighbours.as_ref().map(|n| (n.swarm().clone(), n.exchange().clone()));
         let rooms = Rooms::build(ground, config, &tuning, &flights, near)?;
-        if let Some(at) = config.learned {
-            config::save_learned(&config.data, at, &config.pypi).context("keep what was learned")?;
+        if config.learned != config::Learned::default() {
+            config::save_learned(&config.data, &config.learned).context("keep what was learned")?;
         }
 
         let metrics = Arc::new(Metrics::new(tuning.lines.clone().filter(|_| config.log.requests)));
@@ -206,6 +224,8 @@ impl Daemon {
         let door = Door::new(front::Parts {
             resolve: rooms.resolve.clone(),
             fetch: rooms.fetch.clone(),
+            apt: config.apt.iter().flatten().map(apt_source).collect(),
+            names: near::names(config, address),
             clock: tuning.clock.clone(),
             disk: rooms.disk.clone(),
             metrics,
@@ -239,7 +259,7 @@ impl Daemon {
         let orders = control::Control::new(admin, Gate::new(CONTROLLERS), background.clone());
         background.spawn(serve(socket, orders, serving.clone(), ticker, CONTROLLERS, stopped));
         let publish = config.near.lan && !tuning.hidden && !address.ip().is_loopback();
-        let services = publish.then(|| near::publish(&config.near.name, address, &background)).flatten();
+        let services = publish.then(|| near::publish(config, address, &background)).flatten();
         Ok(Self {
             address,
             stop,

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use crate::base::{Multiaddr, PeerId, Protocol, Subnet, is_near};
 use crate::config::{self, Share};
 use crate::exchange::{BITSWAP, Exchange, NEAR, Parts, Sharing};
+use crate::front::Names;
 use crate::lan::{self, Discovery, ServiceOptions, Services};
 use crate::peers::Peers;
 use crate::rt::{Executor, Gate, Tasks};
@@ -110,15 +111,25 @@ impl Neighbours {
     }
 }
 
+/// What this box is called.
+pub(super) fn names(config: &config::Config, address: SocketAddr) -> Names {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let label = host.split('.').next().unwrap_or_default();
+    let own =
+        [format!("{}.local", config.near.name), format!("{label}.local"), label.to_owned(), host.clone()];
+    Names::new(own.into_iter().chain(config.names.iter().cloned()), address.port())
+}
+
 /// Tells people's machines on the LAN where this box's HTTP is.
-pub(super) fn publish(name: &str, address: SocketAddr, tasks: &Tasks) -> Option<Services> {
+pub(super) fn publish(config: &config::Config, address: SocketAddr, tasks: &Tasks) -> Option<Services> {
+    let name = &config.near.name;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let options = ServiceOptions {
-        name: name.into(),
+        name: name.clone(),
         port: address.port(),
         instance: format!("dpm on {host}"),
-        // Nothing here answers apt yet.
-        apt: false,
+        // Without a source, who found us would get nothing here and ask nobody else.
+        apt: config.apt.iter().flatten().next().is_some(),
     };
     match Services::publish(&options, tasks) {
         Ok(services) => Some(services),

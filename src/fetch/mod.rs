@@ -9,6 +9,7 @@ mod lanes;
 mod near;
 mod pass;
 mod pool;
+mod through;
 mod verify;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ pub use blocks::{Car, CarRefusal, Piece, Reach, Repeats, Scope};
 pub use body::Body;
 use flight::{Flight, Start};
 pub use pool::BYTES as BUFFER_BYTES;
+pub use through::Through;
 
 /// Bytes handed on at a time, and read at a time: 64 transfers at once, each with one on either side, hold 8 MiB of
 /// them. Larger ones gain nothing: an upstream's answer comes in pieces of 32 KiB, and large stored files are not

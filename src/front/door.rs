@@ -7,13 +7,16 @@ use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use crate::base::limits;
+use crate::eco::apt::Source;
 use crate::fetch::Fetch;
 use crate::resolve::Resolve;
 use crate::rt::{Clock, Gate};
 
+use super::apt::{Apt, DIRECT};
 use super::body::Out;
 use super::ipfs::Ipfs;
 use super::metrics::{Metrics, Note, family, value};
+use super::names::{Names, host, name};
 use super::pypi::{Ask, Pypi};
 use super::reply::Reply;
 use super::server::{Answering, Handler};
@@ -26,7 +29,9 @@ pub struct Door {
 
 struct Inner {
     pypi: Pypi,
+    apt: Apt,
     ipfs: Ipfs,
+    names: Names,
     peers: Box<dyn Fn() -> String + Send + Sync>,
     metrics: Arc<Metrics>,
     gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
@@ -40,6 +45,10 @@ pub struct Parts {
     pub resolve: Resolve,
     /// Bytes.
     pub fetch: Fetch,
+    /// What apt may ask for.
+    pub apt: Vec<Source>,
+    /// What this box is called: `/ipfs`, `/api` and `/metrics` answer to no other name.
+    pub names: Names,
     /// Tells ages.
     pub clock: Clock,
     /// For the blocking part of an answer.
@@ -66,10 +75,11 @@ pub struct Gauges {
 impl Door {
     /// A door to these rooms.
     pub fn new(parts: Parts) -> Self {
-        let Parts { resolve, fetch, clock, disk, metrics, gauges, peers, admits } = parts;
+        let Parts { resolve, fetch, apt, names, clock, disk, metrics, gauges, peers, admits } = parts;
+        let apt = Apt { fetch: fetch.clone(), clock: clock.clone(), sources: apt };
         let ipfs = Ipfs { fetch: fetch.clone() };
         let pypi = Pypi { resolve, fetch, clock, disk: disk.clone(), gathering: Arc::default() };
-        Self { inner: Arc::new(Inner { pypi, ipfs, peers, metrics, gauges, disk, admits }) }
+        Self { inner: Arc::new(Inner { pypi, apt, ipfs, names, peers, metrics, gauges, disk, admits }) }
     }
 }
 
@@ -84,6 +94,15 @@ impl Handler for Door {
         }
         if let Some(reply) = refused(&request) {
             return Answering::Now(Some(finish(reply, note)));
+        }
+        if let Some(authority) = request.uri.authority()
+            && (self.inner.apt.knows(authority.as_str()) || !self.inner.names.is_here(authority.as_str()))
+        {
+            let inner = self.inner.clone();
+            return Answering::Later(Box::pin(async move {
+                let reply = inner.apt.answer(&request).await;
+                finish(reply, note)
+            }));
         }
         let path = request.uri.path();
         let Some(below) = path.strip_prefix("/pypi").filter(|p| p.starts_with('/')) else {
@@ -110,6 +129,10 @@ impl Handler for Door {
 
 /// What no ecosystem would answer.
 fn refused(request: &http::request::Parts) -> Option<Reply> {
+    if request.method == Method::CONNECT {
+        let text = format!("dpm: no tunnels lead through here; {DIRECT}");
+        return Some(Reply::text(StatusCode::METHOD_NOT_ALLOWED, &text));
+    }
     if !matches!(request.method, Method::GET | Method::HEAD) {
         let mut reply = Reply::text(StatusCode::METHOD_NOT_ALLOWED, "dpm: only GET and HEAD");
         reply.set(header::ALLOW, "GET, HEAD");
@@ -125,19 +148,26 @@ fn finish(reply: Reply, mut note: Note) -> Response<Out> {
     note.status = reply.status.as_u16();
     note.cache = reply.cache;
     note.promised = http_body::Body::size_hint(&reply.body).exact();
-    let Reply { status, headers, body, cache } = reply;
-    Reply { status, headers, body: body.with_note(note), cache }.send()
+    let Reply { status, headers, body, cache, reason } = reply;
+    Reply { status, headers, body: body.with_note(note), cache, reason }.send()
 }
 
 impl Inner {
     /// Our own pages.
     async fn own(self: &Arc<Self>, client: IpAddr, request: &http::request::Parts) -> Reply {
         let path = request.uri.path();
+        let guarded = ["/ipfs", "/ipns", "/api", "/metrics"];
+        let below = |root: &str| path.strip_prefix(root).is_some_and(|b| b.is_empty() || b.starts_with('/'));
+        if guarded.into_iter().any(below) && !self.names.are_meant(request) {
+            let text = "dpm: this is answered under an address, or a name of this box; names = [\"…\"] in dpm.toml \
+                        adds one";
+            return Reply::text(StatusCode::MISDIRECTED_REQUEST, text);
+        }
         if let Some(below) = path.strip_prefix("/ipfs").filter(|b| b.is_empty() || b.starts_with('/')) {
             return self.ipfs.answer(request, below).await;
         }
         match path {
-            "/" => Reply::text(StatusCode::OK, &greeting()),
+            "/" => self.apt.probed(request).unwrap_or_else(|| Reply::text(StatusCode::OK, &greeting())),
             "/healthz" => Reply::text(StatusCode::OK, "ok"),
             "/readyz" => {
                 let gauges = self.look().await;
@@ -188,21 +218,16 @@ fn greeting() -> String {
         "dpm {}: a pull-through cache for packages\n\n\
          pip:  pip install --index-url http://HOST:PORT/pypi/simple/ PACKAGE\n\
          uv:   uv pip install --default-index http://HOST:PORT/pypi/simple/ PACKAGE\n\n\
+         apt:  Acquire::http::Proxy \"http://HOST:PORT/\"; for the http sources that this box knows\n\n\
          ipfs: http://HOST:PORT/ipfs/CID, also with ?format=raw or ?format=car, for what is stored here\n\n\
          /healthz  /readyz  /metrics  /api/peers (on this machine)",
         env!("CARGO_PKG_VERSION")
     )
 }
 
-/// Whether it is somebody on this machine who asks, and not a web page elsewhere by a name of its own that leads here
-/// ("DNS rebinding"): such a request says that name.
+/// Whether it is somebody on this machine who asks, and not a web page elsewhere by a name of its own that leads here.
 fn is_own(client: IpAddr, request: &http::request::Parts) -> bool {
-    let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| request.uri.host()).unwrap_or_default();
-    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((v6, _)) => v6,
-        None => host.split(':').next().unwrap_or_default(),
-    };
+    let name = name(host(request));
     client.to_canonical().is_loopback()
         && (name.eq_ignore_ascii_case("localhost")
             || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()))

@@ -3,12 +3,15 @@
 //! Knows `resolve` for names and `fetch` for bytes, and is the only one that visits both. Knows nothing of
 //! peers, rooms or upstreams.
 
+mod apt;
 mod body;
 mod conditions;
 mod connection;
+mod content;
 mod door;
 mod ipfs;
 mod metrics;
+mod names;
 mod pypi;
 mod reply;
 mod server;
@@ -18,6 +21,7 @@ pub use body::Out;
 pub use conditions::{Ranged, ranged};
 pub use door::{Door, Gauges, Parts};
 pub use metrics::Metrics;
+pub use names::Names;
 pub use server::{Answering, Handler, Listener, serve};
 
 /// A socket as hyper's client wants it: for whoever talks to a node's control socket.

@@ -9,13 +9,14 @@ use http::{HeaderValue, Method, StatusCode, Version, header};
 
 use crate::base::{Artifact, Digest, Sha256};
 use crate::eco::pypi::{self, FileWant, Form, Part, Want};
-use crate::fetch::{Content, Fetch, FetchError, Via};
+use crate::fetch::{Content, Fetch, FetchError};
 use crate::resolve::{Located, PageAnswer, PageKey, Resolve, State};
 use crate::rt::{Clock, Gate};
 use crate::store::Stored;
 
 use super::body::Out;
-use super::conditions::{Ranged, accepts_gzip, if_range_holds, matches, ranged};
+use super::conditions::{accepts_gzip, matches};
+use super::content::{content_reply, text};
 use super::metrics::Cache;
 use super::reply::Reply;
 
@@ -248,57 +249,7 @@ impl Pypi {
     }
 
     fn content_reply(&self, request: &Request, content: Content, want: &FileWant) -> Reply {
-        let cache = match content.via {
-            Via::Store => Cache::Hit,
-            Via::Upstream => Cache::Miss,
-            Via::Peer => Cache::Peer,
-            Via::Passed => Cache::Bypass,
-        };
-        let etag = content.digest.map(|d| d.hex());
-        let age = content.stored_at.map_or(Duration::ZERO, |at| self.clock.now().since(at));
-        let quoted = etag.as_ref().map(|e| format!("\"{e}\""));
-        if let (Some(etag), Some(wanted)) = (&quoted, text(request, header::IF_NONE_MATCH))
-            && matches(wanted, etag)
-        {
-            let mut reply = Reply::new(StatusCode::NOT_MODIFIED, cache, Out::empty());
-            file_headers(&mut reply, want, content.digest.map(|d| d.hex()).as_deref());
-            reply.age(age);
-            return reply;
-        }
-        let holds = if_range_holds(text(request, header::IF_RANGE), quoted.as_deref());
-        let range = text(request, header::RANGE).filter(|_| holds && request.method == Method::GET);
-        let range = match (range, content.size) {
-            (Some(range), Some(size)) => ranged(range, size),
-            _ => Ranged::Whole,
-        };
-        let size = content.size;
-        let mut reply = match (range, size) {
-            (Ranged::Unsatisfiable, Some(size)) => {
-                let mut reply =
-                    Reply::text(StatusCode::RANGE_NOT_SATISFIABLE, "dpm: the file ends before that");
-                reply.put(header::CONTENT_RANGE, &format!("bytes */{size}"));
-                return reply;
-            }
-            (Ranged::Part { first, length }, Some(size)) => {
-                let body = Out::stream(content.body(first, Some(length)));
-                let mut reply = Reply::new(StatusCode::PARTIAL_CONTENT, cache, body);
-                let range = format!("bytes {first}-{}/{size}", first + length - 1);
-                reply.put(header::CONTENT_RANGE, &range);
-                reply
-            }
-            (_, Some(size)) if request.method == Method::HEAD => {
-                let mut reply = Reply::new(StatusCode::OK, cache, Out::told(size));
-                reply.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
-                reply
-            }
-            _ => Reply::new(StatusCode::OK, cache, Out::stream(content.body(0, None))),
-        };
-        if size.is_some() {
-            reply.set(header::ACCEPT_RANGES, "bytes");
-        }
-        file_headers(&mut reply, want, etag.as_deref());
-        reply.age(age);
-        reply
+        content_reply(request, content, &self.clock, |reply, etag| file_headers(reply, want, etag))
     }
 }
 
@@ -367,10 +318,6 @@ fn file_headers(reply: &mut Reply, want: &FileWant, etag: Option<&str>) {
     let immutable = want.part == Part::Whole && want.digest.is_some_and(|d| d.is_strong());
     let lasting = if immutable { "public, max-age=31536000, immutable" } else { "public, max-age=600" };
     reply.set(header::CACHE_CONTROL, lasting);
-}
-
-pub(super) fn text(request: &Request, name: header::HeaderName) -> Option<&str> {
-    request.headers.get(name)?.to_str().ok()
 }
 
 /// A stored artifact as `std::io` readers want it.

@@ -21,13 +21,15 @@ pub(super) struct Reply {
     pub(super) headers: HeaderMap,
     pub(super) body: Out,
     pub(super) cache: Cache,
+    /// What stands behind the status, where somebody reads it.
+    pub(super) reason: Option<&'static str>,
 }
 
 impl Reply {
     pub(super) fn new(status: StatusCode, cache: Cache, body: Out) -> Self {
         let mut headers = HeaderMap::with_capacity(12);
         headers.insert(X_CACHE, HeaderValue::from_static(cache.header()));
-        Self { status, headers, body, cache }
+        Self { status, headers, body, cache, reason: None }
     }
 
     /// A short text for people, about something of ours or an error.
@@ -57,6 +59,9 @@ impl Reply {
         let mut response = Response::new(self.body);
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;
+        if let Some(reason) = self.reason {
+            response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(reason.as_bytes()));
+        }
         response
     }
 

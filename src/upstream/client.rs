@@ -254,7 +254,7 @@ impl Client {
             drain(reached);
             return Ok(Answer { status, head, url, body: Body::empty() });
         }
-        let coding = coding(headers);
+        let coding = if ask.verbatim { Coding::Identity } else { coding(headers) };
         if coding != Coding::Identity && matches!(status, Status::Partial { .. }) {
             return Err(UpstreamError::BadRange { origin: origin(), why: "a range of something encoded" });
         }

@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, missing_docs, reason = "tests are nobody's interface")]
 
+mod apt;
 mod bitswap;
 mod carry;
 mod cli;

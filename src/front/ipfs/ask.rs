@@ -6,7 +6,7 @@ use http::{StatusCode, header};
 use crate::base::{Cid, DAG_PB, RAW, parse_cid_text};
 use crate::fetch::{Repeats, Scope};
 
-use super::super::pypi::text;
+use super::super::content::text;
 
 /// Longest file name that a client may wish for: what common file systems take.
 const FILENAME_BYTES: usize = 255;

@@ -14,8 +14,8 @@ use crate::fetch::{CarRefusal, Fetch, FetchError, Piece, Reach};
 
 use super::body::Out;
 use super::conditions::{Ranged, if_range_holds, matches, ranged};
+use super::content::text;
 use super::metrics::Cache;
-use super::pypi::text;
 use super::reply::Reply;
 use ask::{Asked, Format, Refusal, disposition};
 
