@@ -88,7 +88,7 @@ impl Neighbours {
             }
         };
         let discovery = discovery.map(Arc::new);
-        tasks.spawn(keep_book(events, peers, exchange.clone(), discovery.clone()));
+        tasks.spawn(keep_book(events, swarm.clone(), peers, exchange.clone(), discovery.clone()));
         Ok(Self { swarm, exchange, tasks, discovery, _executor: executor })
     }
 
@@ -205,8 +205,20 @@ impl Networks {
 }
 
 /// Keeps the book of peers by what happens in the swarm.
-async fn keep_book(events: Events, peers: Peers, exchange: Exchange, discovery: Option<Arc<Discovery>>) {
+async fn keep_book(
+    events: Events,
+    swarm: Swarm,
+    peers: Peers,
+    exchange: Exchange,
+    discovery: Option<Arc<Discovery>>,
+) {
+    let mut missed = 0;
     while let Ok(event) = events.recv().await {
+        let now_missed = swarm.missed_events();
+        if std::mem::replace(&mut missed, now_missed) != now_missed {
+            // What is still in the queue ends with how things are now.
+            catch_up(&swarm, &peers, &exchange);
+        }
         match event {
             Event::Connected { peer, address } => peers.came(peer, address),
             Event::Disconnected { peer } => {
@@ -228,6 +240,23 @@ async fn keep_book(events: Events, peers: Peers, exchange: Exchange, discovery: 
                     discovery.refresh();
                 }
             }
+        }
+    }
+}
+
+/// Sets the book right after events were lost.
+fn catch_up(swarm: &Swarm, peers: &Peers, exchange: &Exchange) {
+    let there = swarm.peers();
+    let all: Vec<_> = there.iter().map(|info| (info.peer, info.addresses.first().cloned())).collect();
+    for gone in peers.present(&all) {
+        exchange.left(&gone);
+    }
+    let greeted = peers.nodes();
+    for info in there.iter().filter(|info| !info.protocols.is_empty()) {
+        let dpm = info.protocols.iter().any(|p| p == NEAR);
+        peers.introduced(info.peer, &info.agent, dpm);
+        if dpm && !greeted.contains(&info.peer) {
+            exchange.greet(info.peer);
         }
     }
 }
