@@ -35,10 +35,10 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("mdns_sd", &["lan"]),
     ("socket2", &["lan", "swarm"]),
     ("hyper", &["front", "daemon", "cli"]),
-    ("argh", &["cli", "config"]),
+    ("argh", &["cli"]),
     ("async_executor", &["rt"]),
     ("html5gum", &["eco"]),
-    ("toml_edit", &["config", "cli"]),
+    ("toml_edit", &["config"]),
 ];
 
 fn sources(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
