@@ -4,6 +4,7 @@ mod carry;
 mod orders;
 pub mod setup;
 mod show;
+mod sink;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
