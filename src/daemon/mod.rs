@@ -6,6 +6,7 @@ mod control;
 mod get;
 mod near;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -195,7 +196,10 @@ fn apt_source(source: &AptSource) -> Source {
 
 impl Daemon {
     /// Starts a node: when this returns, clients are answered.
-    pub fn start(config: &Config, tuning: Tuning) -> Result<Self> {
+    pub fn start(config: &Config, mut tuning: Tuning) -> Result<Self> {
+        // Another one at each start, and not the peer id: every upstream sees it.
+        let node = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
+        tuning.upstream.node = Some(node.clone());
         // First, so that a second node on the port is told so before it touches anything.
         let listener = near::bind(config.listen)
             .with_context(|| format!("cannot listen on {}: is another dpm running there?", config.listen))?;
@@ -226,6 +230,7 @@ impl Daemon {
             fetch: rooms.fetch.clone(),
             apt: config.apt.iter().flatten().map(apt_source).collect(),
             names: near::names(config, address),
+            node,
             clock: tuning.clock.clone(),
             disk: rooms.disk.clone(),
             metrics,

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::base::{Artifact, Digest, Sha256, limits};
+use crate::base::{Artifact, Digest, Sha256, Trail, limits};
 use crate::exchange::Exchange;
 use crate::rt::{Gate, Tasks, UnixMillis};
 use crate::store::{Facts, Store, StoreError, Stored};
@@ -40,10 +40,11 @@ pub struct Fetch {
     inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
     store: Store,
     client: Client,
-    sites: HashMap<String, Site>,
+    sites: Arc<HashMap<String, Site>>,
     disk: Gate,
     net: Gate,
     /// Apart from `net`: a pass-through goes no faster than its reader.
@@ -51,8 +52,8 @@ struct Inner {
     tasks: Tasks,
     offline: bool,
     near: Option<Exchange>,
-    flights: Mutex<HashMap<Key, Arc<Flight>>>,
-    counters: Counters,
+    flights: Arc<Mutex<HashMap<Key, Arc<Flight>>>>,
+    counters: Arc<Counters>,
 }
 
 /// The handles that [`Fetch`] works with.
@@ -140,12 +141,18 @@ impl Fetch {
     /// A fetcher with these handles.
     pub fn new(parts: Parts) -> Self {
         let Parts { store, client, sites, disk, net, tasks, offline, near } = parts;
-        let sites = sites.into_iter().map(|s| (s.name.clone(), s)).collect();
+        let sites = Arc::new(sites.into_iter().map(|s| (s.name.clone(), s)).collect());
         let passes = Gate::new(limits::PASSES);
-        let (flights, counters) = (Mutex::default(), Counters::default());
+        let (flights, counters) = (Arc::default(), Arc::default());
         let inner =
             Inner { store, client, sites, disk, net, passes, tasks, offline, near, flights, counters };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The same fetcher for a request that came through other nodes: the questions of the flights that it starts say so.
+    pub fn on_behalf(&self, trail: Arc<Trail>) -> Self {
+        let client = self.inner.client.on_behalf(trail);
+        Self { inner: Arc::new(Inner { client, ..(*self.inner).clone() }) }
     }
 
     /// A stored artifact whose file is open already. Touches no disk.

@@ -2,12 +2,13 @@
 //!
 //! What a path names by its digest is an artifact like any other; everything else is handed through.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts as Request;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 
-use crate::base::Artifact;
+use crate::base::{Artifact, Trail};
 use crate::eco::apt::{self, Refusal, Source, Target, Want};
 use crate::fetch::{Content, Fetch, FetchError, Through};
 use crate::rt::Clock;
@@ -27,6 +28,11 @@ pub(super) struct Apt {
 }
 
 impl Apt {
+    /// The same for a request that came through other nodes.
+    pub(super) fn on_behalf(&self, trail: Arc<Trail>) -> Self {
+        Self { fetch: self.fetch.on_behalf(trail), ..self.clone() }
+    }
+
     /// Whether a source is at this host and port.
     pub(super) fn knows(&self, authority: &str) -> bool {
         let origin = url::Url::parse(&format!("http://{authority}/")).map(|url| url.origin());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
-use crate::base::limits;
+use crate::base::{Trail, limits};
 use crate::eco::apt::Source;
 use crate::fetch::Fetch;
 use crate::resolve::Resolve;
@@ -32,6 +32,7 @@ struct Inner {
     apt: Apt,
     ipfs: Ipfs,
     names: Names,
+    node: String,
     peers: Box<dyn Fn() -> String + Send + Sync>,
     metrics: Arc<Metrics>,
     gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
@@ -49,6 +50,8 @@ pub struct Parts {
     pub apt: Vec<Source>,
     /// What this box is called: `/ipfs`, `/api` and `/metrics` answer to no other name.
     pub names: Names,
+    /// What this node calls itself in a request's trail.
+    pub node: String,
     /// Tells ages.
     pub clock: Clock,
     /// For the blocking part of an answer.
@@ -75,11 +78,11 @@ pub struct Gauges {
 impl Door {
     /// A door to these rooms.
     pub fn new(parts: Parts) -> Self {
-        let Parts { resolve, fetch, apt, names, clock, disk, metrics, gauges, peers, admits } = parts;
+        let Parts { resolve, fetch, apt, names, node, clock, disk, metrics, gauges, peers, admits } = parts;
         let apt = Apt { fetch: fetch.clone(), clock: clock.clone(), sources: apt };
         let ipfs = Ipfs { fetch: fetch.clone() };
         let pypi = Pypi { resolve, fetch, clock, disk: disk.clone(), gathering: Arc::default() };
-        Self { inner: Arc::new(Inner { pypi, apt, ipfs, names, peers, metrics, gauges, disk, admits }) }
+        Self { inner: Arc::new(Inner { pypi, apt, ipfs, names, node, peers, metrics, gauges, disk, admits }) }
     }
 }
 
@@ -95,12 +98,18 @@ impl Handler for Door {
         if let Some(reply) = refused(&request) {
             return Answering::Now(Some(finish(reply, note)));
         }
+        let lines = request.headers.get_all("cdn-loop").iter().map(|line| line.as_bytes());
+        let trail = Trail::read(lines).map(Arc::new);
+        if let Some(why) = trail.as_ref().and_then(|trail| self.inner.leads_nowhere(trail)) {
+            return Answering::Now(Some(finish(Reply::text(StatusCode::LOOP_DETECTED, why), note)));
+        }
         if let Some(authority) = request.uri.authority()
             && (self.inner.apt.knows(authority.as_str()) || !self.inner.names.is_here(authority.as_str()))
         {
             let inner = self.inner.clone();
             return Answering::Later(Box::pin(async move {
-                let reply = inner.apt.answer(&request).await;
+                let apt = trail.map_or_else(|| inner.apt.clone(), |trail| inner.apt.on_behalf(trail));
+                let reply = apt.answer(&request).await;
                 finish(reply, note)
             }));
         }
@@ -121,7 +130,10 @@ impl Handler for Door {
         }
         let inner = self.inner.clone();
         Answering::Later(Box::pin(async move {
-            let reply = inner.pypi.answer(&request, ask).await;
+            let reply = match trail {
+                Some(trail) => inner.pypi.on_behalf(trail).answer(&request, ask).await,
+                None => inner.pypi.answer(&request, ask).await,
+            };
             finish(reply, note)
         }))
     }
@@ -153,6 +165,16 @@ fn finish(reply: Reply, mut note: Note) -> Response<Out> {
 }
 
 impl Inner {
+    /// Why a request that came this way is not asked on, if it is not.
+    fn leads_nowhere(&self, trail: &Trail) -> Option<&'static str> {
+        if trail.has(&self.node) {
+            return Some(
+                "dpm: this node is its own upstream: dpm nodes are set up in front of each other in a circle",
+            );
+        }
+        trail.is_endless().then_some("dpm: this came through too many dpm nodes already")
+    }
+
     /// Our own pages.
     async fn own(self: &Arc<Self>, client: IpAddr, request: &http::request::Parts) -> Reply {
         let path = request.uri.path();

@@ -118,6 +118,8 @@ fn upstream(e: &UpstreamError) -> StatusCode {
         UpstreamError::Busy { .. } | UpstreamError::Avoided { .. } | UpstreamError::Closed => {
             StatusCode::SERVICE_UNAVAILABLE
         }
+        // Somebody behind us has seen it: whoever set this up should.
+        UpstreamError::Status { code: 508, .. } => StatusCode::LOOP_DETECTED,
         UpstreamError::TimedOut { .. } | UpstreamError::TooSlow { .. } => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::BAD_GATEWAY,
     }

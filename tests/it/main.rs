@@ -5,6 +5,7 @@
 mod apt;
 mod bitswap;
 mod carry;
+mod circle;
 mod cli;
 mod clients;
 mod corpora;
