@@ -121,6 +121,27 @@ fn apt_get_updates_and_downloads() {
 }
 
 #[test]
+fn a_neighbour_gives_what_it_has_by_hash() {
+    let repository = Repository::new();
+    let upstream = upstream(&repository);
+    let source = AptSource::from_url(&upstream.url("/debian"), Origin::Flag).expect("a source");
+    let private = AptSource { private: true, ..source.clone() };
+    let path = format!("/debian/{}", repository.by_hash);
+    for (source, second, hits) in [(private, "MISS", 2), (source, "PEER", 3)] {
+        let nodes = Node::village_with(2, &upstream.url("/simple/"), |_, config, _| {
+            config.apt = Some(vec![source.clone()]);
+        });
+        for (node, cache) in nodes.iter().zip(["MISS", second]) {
+            let answer = ask(node, &format!("GET {}", upstream.url(&path)), "");
+            assert_eq!((answer.code(), answer.header("x-cache")), (200, cache));
+            assert!(answer.body == repository.bytes(&repository.by_hash));
+            node.settle();
+        }
+        assert_eq!(upstream.hits(&path), hits);
+    }
+}
+
+#[test]
 fn it_is_no_open_proxy() {
     let (upstream, other) = (Upstream::start(), Upstream::start());
     for upstream in [&upstream, &other] {
@@ -296,5 +317,6 @@ zc.close()
     assert!(apt.got("demo_1.0+x_all.deb") == repository.bytes(&repository.package));
     until("it is noted", || (dpm.status()["answers"]["bypass"]["answers"].as_u64()? > 0).then_some(()));
     assert_eq!(dpm.status()["answers"]["miss"]["answers"], 1, "the list of packages, by its digest");
+    assert!(dpm.order(&["status"]).contains("apt      http://198.51.100.1:8080/debian/"));
     dpm.stop();
 }
