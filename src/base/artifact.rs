@@ -19,6 +19,8 @@ pub struct Artifact {
     pub filename: String,
     /// Who may have it.
     pub access: Access,
+    /// The most that is taken for it, in bytes, where its size is not known or is a lie.
+    pub limit_bytes: u64,
 }
 
 /// Who may have an artifact.

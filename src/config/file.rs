@@ -11,9 +11,9 @@ use url::Url;
 use crate::eco::pypi::NamePattern;
 
 use super::index::{default_name, http_url};
-use super::near;
 use super::units::{Share, Size, Span};
-use super::{AptSource, BadUrl, Config, ConfigError, Index, Machine, Origin};
+use super::{AptSource, BadUrl, Clients, Config, ConfigError, Index, Machine, Origin, Registry};
+use super::{near, oci};
 use crate::base::{Multiaddr, PeerId, Secret};
 
 /// Reads a file over the defaults. Paths in it are relative to its own directory.
@@ -59,6 +59,25 @@ pub(super) fn read(path: &Path, machine: &Machine) -> Result<Config, ConfigError
         }
         d.pypi.push(index);
     }
+    for (place, raw) in file.oci.into_iter().enumerate() {
+        let line = line_of(&text, raw.span().start);
+        let wrong = |text| ConfigError::File { path: path.into(), line, text };
+        let registry = raw.into_inner().registry(place, path, machine, wrong)?;
+        let named = |has: &str| has == registry.name;
+        if d.oci.iter().any(|has| named(&has.name)) || d.pypi.iter().any(|has| named(&has.name)) {
+            return Err(wrong(format!("there are two upstreams with the name {:?}", registry.name)));
+        }
+        if let Some(host) = registry.hosts.iter().find(|host| d.oci.iter().any(|r| r.hosts.contains(host))) {
+            return Err(wrong(format!("there are two [[oci]] for the host {host:?}")));
+        }
+        if registry.root && d.oci.iter().any(|has| has.root) {
+            return Err(wrong("there are two [[oci]] with root = true".into()));
+        }
+        if d.oci.len() >= oci::MOST {
+            return Err(wrong(format!("there are more than {} [[oci]]", oci::MOST)));
+        }
+        d.oci.push(registry);
+    }
     Ok(config)
 }
 
@@ -72,6 +91,7 @@ pub(super) fn default_toml(indexes: &[Index]) -> String {
         // Writing to a String cannot fail.
         let _ = write_index(&mut text, index);
     }
+    text.push_str(REGISTRIES);
     text
 }
 
@@ -116,6 +136,7 @@ struct File {
     near: NearTable,
     apt: AptTable,
     pypi: Vec<toml::Spanned<IndexTable>>,
+    oci: Vec<toml::Spanned<RegistryTable>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -179,6 +200,38 @@ struct IndexTable {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RegistryTable {
+    name: Option<String>,
+    url: String,
+    hosts: Option<Vec<RegistryHost>>,
+    #[serde(default)]
+    files: Vec<HttpUrl>,
+    root: Option<bool>,
+    library: Option<bool>,
+    private: Option<bool>,
+    peers: Option<bool>,
+    clients: Option<ClientsWord>,
+    username: Option<String>,
+    password_file: Option<PathBuf>,
+    password_env: Option<String>,
+    client_username: Option<String>,
+    client_password_file: Option<PathBuf>,
+    client_password_env: Option<String>,
+    /// Read only to be refused.
+    #[serde(rename = "password")]
+    _password: Option<ClearPassword>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ClientsWord {
+    Anyone,
+    Loopback,
+    Password,
+}
+
+#[derive(Deserialize)]
 #[serde(try_from = "String")]
 struct HttpUrl(Url);
 
@@ -211,6 +264,7 @@ read_by! {
     ListenAddress(Multiaddr) = near::listen_address;
     PeerAddress((PeerId, Multiaddr)) = near::peer_address;
     PeerName(PeerId) = near::peer_id;
+    RegistryHost(String) = oci::host;
 }
 
 fn domain_name(text: &str) -> Result<String, String> {
@@ -257,11 +311,7 @@ impl IndexTable {
         machine: &Machine,
         wrong: impl Fn(String) -> ConfigError,
     ) -> Result<Index, ConfigError> {
-        let name = self.name.unwrap_or_else(|| default_name(place));
-        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
-        if name.is_empty() || !name.chars().all(is_plain) {
-            return Err(wrong(format!("name {name:?} is not made of a-z, 0-9, '-', '_' and '.'")));
-        }
+        let name = plain_name(self.name.unwrap_or_else(|| default_name(place))).map_err(&wrong)?;
         let stated = Index::from_url(name, &self.url, Origin::File(path.into()))
             .map_err(|e| wrong(format!("url: {e}")))?;
         let secret = read_password(&stated.name, path, self.password_file, self.password_env, machine)?;
@@ -281,6 +331,79 @@ impl IndexTable {
             password,
             ..stated
         })
+    }
+}
+
+impl RegistryTable {
+    fn registry(
+        self,
+        place: usize,
+        path: &Path,
+        machine: &Machine,
+        wrong: impl Fn(String) -> ConfigError,
+    ) -> Result<Registry, ConfigError> {
+        let name = plain_name(self.name.unwrap_or_else(|| oci::default_name(place))).map_err(&wrong)?;
+        let stated = Registry::from_url(name, &self.url, Origin::File(path.into()))
+            .map_err(|e| wrong(format!("url: {e}")))?;
+        let secret = read_password(&stated.name, path, self.password_file, self.password_env, machine)?;
+        if stated.password.is_some() && secret.is_some() {
+            let name = stated.name;
+            return Err(wrong(format!("registry {name} has a password in its url and another beside it")));
+        }
+        let username = self.username.or(stated.username);
+        let password = secret.or(stated.password);
+        let private = self.private.unwrap_or(username.is_some() || password.is_some());
+        let theirs =
+            read_password(&stated.name, path, self.client_password_file, self.client_password_env, machine)?;
+        let clients = match (self.clients, self.client_username, theirs) {
+            (None | Some(ClientsWord::Password), Some(name), Some(password)) => {
+                Clients::Password(name, password)
+            }
+            (Some(ClientsWord::Password), ..) | (_, Some(_), None) | (_, None, Some(_)) => {
+                return Err(wrong(
+                    "clients that show a password need client_username and client_password_file (or _env)"
+                        .into(),
+                ));
+            }
+            (Some(_), Some(_), Some(_)) => {
+                return Err(wrong("client_username goes with clients = \"password\" only".into()));
+            }
+            (Some(ClientsWord::Anyone), None, None) => Clients::Anyone,
+            (Some(ClientsWord::Loopback), None, None) => Clients::Loopback,
+            (None, None, None) => {
+                if private {
+                    Clients::Loopback
+                } else {
+                    Clients::Anyone
+                }
+            }
+        };
+        let hosts = match self.hosts {
+            Some(hosts) if hosts.is_empty() => return Err(wrong("hosts: at least one".into())),
+            Some(hosts) => hosts.into_iter().map(|host| host.0).collect(),
+            None => stated.hosts,
+        };
+        let library = self.library.unwrap_or_else(|| hosts.iter().any(|host| host == "docker.io"));
+        Ok(Registry {
+            files: self.files.into_iter().map(|url| super::without_userinfo(&url.0)).collect(),
+            root: self.root.unwrap_or(false),
+            peers: self.peers.unwrap_or(false),
+            hosts,
+            library,
+            private,
+            clients,
+            username,
+            password,
+            ..stated
+        })
+    }
+}
+
+fn plain_name(name: String) -> Result<String, String> {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
+    match !name.is_empty() && name.chars().all(is_plain) {
+        true => Ok(name),
+        false => Err(format!("name {name:?} is not made of a-z, 0-9, '-', '_' and '.'")),
     }
 }
 
@@ -439,4 +562,31 @@ const NO_INDEX: &str = r#"# [[pypi]]
 # private = false
 # username = "reader"
 # password_file = "pypi.password"
+"#;
+
+const REGISTRIES: &str = r#"
+# Registries of container images, by the hosts that clients name. Those that everybody knows are known without being
+# named here (docker.io, ghcr.io, quay.io, registry.k8s.io, mcr.microsoft.com, public.ecr.aws, gcr.io); one named here
+# takes the place of the one with its host.
+#   name           in logs, metrics and the store: a-z, 0-9, '-', '_', '.'
+#   url            of the registry; behind another cache with the prefix: "https://cache.example.org/v2/hub/"
+#   hosts          as clients name it; the default is the url's
+#   files          its token server and its file host, if they are on a private network too
+#   root           true: what clients get who name no registry, as docker's mirrors do; the default is docker.io
+#   library        true: "alpine" means "library/alpine"; the default is true for docker.io
+#   username       for its token server or Basic authentication
+#   password_file  the file that holds the password or token; or
+#   password_env   the environment variable that holds it
+#   private        true: kept apart; the default is true where there are credentials
+#   peers          true: given to peers although it is private
+#   clients        who gets what is kept apart: "loopback" (programs of this machine, the default), "password", "anyone"
+#   client_username, client_password_file or client_password_env: what clients = "password" have to show
+#   [[oci]]
+#   name = "corp"
+#   url = "https://registry.example.org"
+#   username = "reader"
+#   password_file = "registry.password"
+#   clients = "password"
+#   client_username = "office"
+#   client_password_file = "office.password"
 "#;

@@ -42,6 +42,8 @@ pub enum Origin {
     Environment,
     /// A package client on this machine, by this setting of it.
     Learned(String),
+    /// Nobody: everybody knows it.
+    WellKnown,
 }
 
 impl Index {
@@ -73,6 +75,7 @@ impl fmt::Display for Origin {
             Self::Flag => f.write_str("--upstream"),
             Self::Environment => f.write_str("$DPM_UPSTREAM"),
             Self::Learned(from) => f.write_str(from),
+            Self::WellKnown => f.write_str("well known"),
         }
     }
 }
@@ -161,6 +164,9 @@ pub enum BadUrl {
     /// Has a query, to which no path can be added.
     #[error("the URL of an index has no query (?…)")]
     Query,
+    /// A path that is none of a registry's.
+    #[error("the URL of a registry has no path, or one that begins with /v2/")]
+    NotRegistry,
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod learn;
 mod learned;
 mod machine;
 mod near;
+mod oci;
 mod pip_conf;
 mod units;
 mod uv_toml;
@@ -34,6 +35,9 @@ pub use learn::{LearnError, learn_pypi};
 pub use learned::{LEARNED_TIME, Learned, load_learned, save_learned};
 pub use machine::{Machine, RUN_TIME, RunError};
 pub use near::{Near, Share};
+pub use oci::Registry;
+
+pub use crate::front::Clients;
 
 pub use crate::resolve::Freshness;
 pub use crate::store::Budget;
@@ -66,6 +70,8 @@ pub struct Config {
     pub proxy: Option<Url>,
     /// Python indexes, in the order in which they are asked.
     pub pypi: Vec<Index>,
+    /// Registries of container images; clients name them by their hosts.
+    pub oci: Vec<Registry>,
     /// What apt may ask dpm for as its proxy; `None` when nobody has said yet.
     pub apt: Option<Vec<AptSource>>,
     /// What of it was learned from the machine's clients, and when; what was stated is not in there.
@@ -97,7 +103,8 @@ pub struct Flags {
     pub data: Option<PathBuf>,
     /// `--listen`.
     pub listen: Option<SocketAddr>,
-    /// `--upstream NAME=URL`, NAME an ecosystem (`pypi`); repeatable, the first is asked first.
+    /// `--upstream NAME=URL`, NAME an ecosystem (`pypi`, `oci`); repeatable, the first is asked first, and the first
+    /// registry is at the root.
     pub upstreams: Vec<String>,
     /// `--offline`.
     pub offline: bool,
@@ -128,12 +135,19 @@ impl Config {
         let (now, port) = (SystemTime::now(), config.listen.port());
         let remembered = if flags.relearn { Learned::default() } else { load_learned(&config.data, now) };
         if config.pypi.is_empty() {
-            let (at, pypi) = match remembered.pypi {
-                Some(remembered) => remembered,
-                None => (now, learn_pypi(machine, port)?),
+            config.learned.pypi = match remembered.pypi {
+                Some(remembered) => Some(remembered),
+                None => match learn_pypi(machine, port) {
+                    Ok(learned) => Some((now, learned)),
+                    // Whoever names a registry wants that, and need not have pip.
+                    Err(e) if config.oci.iter().any(|r| r.origin != Origin::WellKnown) => {
+                        log::info!("no Python index is served: {e}");
+                        None
+                    }
+                    Err(e) => return Err(e.into()),
+                },
             };
-            config.pypi.clone_from(&pypi);
-            config.learned.pypi = Some((at, pypi));
+            config.pypi = config.learned.pypi.iter().flat_map(|(_, pypi)| pypi.clone()).collect();
         }
         if config.apt.is_none() {
             let (at, apt) = remembered.apt.unwrap_or_else(|| (now, learn_apt(machine, port)));
@@ -171,8 +185,11 @@ impl Config {
             config.data.clone_from(data);
         }
         config.offline |= flags.offline;
-        let texts = flags.upstreams.iter().map(String::as_str);
-        config.take_upstreams(texts, &Origin::Flag).map_err(flag("--upstream"))?;
+        if !flags.upstreams.is_empty() {
+            let stated = Upstreams::read(flags.upstreams.iter().map(String::as_str), &Origin::Flag);
+            stated.map_err(flag("--upstream"))?.replace(&mut config);
+        }
+        config.oci = Registry::with_well_known(config.oci);
         if config.data.as_os_str().is_empty() {
             config.data = default_data(machine)?;
         }
@@ -215,6 +232,7 @@ impl Config {
             near: Near::default(),
             proxy: None,
             pypi: Vec::new(),
+            oci: Vec::new(),
             apt: None,
             learned: Learned::default(),
         }
@@ -242,42 +260,8 @@ impl Config {
             self.proxy = Some(index::http_url(proxy).map_err(|e| wrong("DPM_PROXY", e.to_string()))?);
         }
         if let Some(all) = machine.var("DPM_UPSTREAM") {
-            self.take_upstreams(all.split_whitespace(), &Origin::Environment)
-                .map_err(|text| wrong("DPM_UPSTREAM", text))?;
-        }
-        Ok(())
-    }
-
-    /// `pypi=URL` and `apt=URL` texts, in order, in the place of what was known of that ecosystem.
-    fn take_upstreams<'a>(
-        &mut self,
-        texts: impl Iterator<Item = &'a str>,
-        origin: &Origin,
-    ) -> Result<(), String> {
-        let (mut pypi, mut apt) = (Vec::new(), Vec::new());
-        for text in texts {
-            let (ecosystem, url) = text
-                .split_once('=')
-                .filter(|(name, _)| !name.contains([':', '/']))
-                .ok_or("an upstream is written pypi=https://index.example.org/simple/")?;
-            match ecosystem {
-                "pypi" => {
-                    let name = index::default_name(pypi.len());
-                    pypi.push(Index::from_url(name, url, origin.clone()).map_err(|e| e.to_string())?);
-                }
-                "apt" => apt.push(AptSource::from_url(url, origin.clone()).map_err(|e| e.to_string())?),
-                _ => {
-                    return Err(format!(
-                        "{ecosystem:?} is no ecosystem that dpm knows; there are pypi and apt"
-                    ));
-                }
-            }
-        }
-        if !pypi.is_empty() {
-            self.pypi = pypi;
-        }
-        if !apt.is_empty() {
-            self.apt = Some(apt);
+            let stated = Upstreams::read(all.split_whitespace(), &Origin::Environment);
+            stated.map_err(|text| wrong("DPM_UPSTREAM", text))?.replace(self);
         }
         Ok(())
     }
@@ -297,9 +281,64 @@ impl fmt::Debug for Config {
             .field("near", &self.near)
             .field("proxy", &self.proxy.as_ref().map(|proxy| without_userinfo(proxy).to_string()))
             .field("pypi", &self.pypi)
+            .field("oci", &self.oci)
             .field("apt", &self.apt)
             .field("learned", &self.learned)
             .finish()
+    }
+}
+
+/// What `pypi=URL`, `oci=URL` and `apt=URL` texts name, in order.
+#[derive(Default)]
+struct Upstreams {
+    pypi: Vec<Index>,
+    oci: Vec<Registry>,
+    apt: Vec<AptSource>,
+}
+
+impl Upstreams {
+    fn read<'a>(texts: impl Iterator<Item = &'a str>, origin: &Origin) -> Result<Self, String> {
+        let mut all = Self::default();
+        for text in texts {
+            let (ecosystem, url) = text
+                .split_once('=')
+                .filter(|(name, _)| !name.contains([':', '/']))
+                .ok_or("an upstream is written pypi=https://index.example.org/simple/ or oci=https://registry.example.org")?;
+            match ecosystem {
+                "pypi" => {
+                    let name = index::default_name(all.pypi.len());
+                    all.pypi.push(Index::from_url(name, url, origin.clone()).map_err(|e| e.to_string())?);
+                }
+                "oci" => {
+                    let name = oci::default_name(all.oci.len());
+                    let registry =
+                        Registry::from_url(name, url, origin.clone()).map_err(|e| e.to_string())?;
+                    all.oci.push(Registry { root: all.oci.is_empty(), ..registry });
+                }
+                "apt" => {
+                    all.apt.push(AptSource::from_url(url, origin.clone()).map_err(|e| e.to_string())?);
+                }
+                other => {
+                    return Err(format!(
+                        "{other:?} is no ecosystem that dpm knows; there are pypi, oci and apt"
+                    ));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// An ecosystem that is not named stays as it is.
+    fn replace(self, config: &mut Config) {
+        if !self.pypi.is_empty() {
+            config.pypi = self.pypi;
+        }
+        if !self.oci.is_empty() {
+            config.oci = self.oci;
+        }
+        if !self.apt.is_empty() {
+            config.apt = Some(self.apt);
+        }
     }
 }
 

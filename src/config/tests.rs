@@ -210,6 +210,44 @@ fn default_file() {
 }
 
 #[test]
+fn registries() {
+    let known = load(INDEX).unwrap().oci;
+    assert!(known.iter().any(|r| r.root && r.library && r.hosts.contains(&"docker.io".to_owned())));
+    let text =
+        "[[oci]]\nname = 'corp'\nurl = 'https://r.example.org'\nusername = 'u'\npassword_env = 'TOKEN'\n";
+    let corp = &load(text).unwrap().oci[0];
+    assert!(corp.private && !corp.root && !corp.peers);
+    assert!(matches!(corp.clients, Clients::Loopback));
+    let open = &load(&format!("{text}clients = 'anyone'\nroot = true")).unwrap().oci;
+    assert!(matches!(open[0].clients, Clients::Anyone) && open.iter().filter(|r| r.root).count() == 1);
+    let shown = load(&format!("{text}client_username = 'o'\nclient_password_env = 'TOKEN'")).unwrap();
+    assert!(
+        matches!(&shown.oci[0].clients, Clients::Password(name, password) if name == "o" && password.reveal() == "t0ken")
+    );
+    assert!(!format!("{shown:?}").contains("t0ken"));
+    let refused = [
+        ("clients = 'password'", "client_username"),
+        ("client_username = 'o'", "client_password_file"),
+        (
+            "clients = 'anyone'\nclient_username = 'o'\nclient_password_env = 'TOKEN'",
+            "clients = \"password\" only",
+        ),
+        ("clients = 'everybody'", "clients"),
+        ("hosts = []", "at least one"),
+        ("hosts = ['https://x.example.org/']", "no host"),
+        ("password = 'x'", "password"),
+        ("[[oci]]\nurl = 'https://r.example.org'", "the host"),
+        ("[[oci]]\nname = 'corp'\nurl = 'https://s.example.org'", "the name"),
+        ("root = true\n[[oci]]\nurl = 'https://s.example.org'\nroot = true", "root = true"),
+        ("[[oci]]\nurl = 'https://s.example.org/registry'", "begins with /v2/"),
+    ];
+    for (more, want) in refused {
+        let error = load(&format!("{text}{more}")).unwrap_err().to_string();
+        assert!(error.contains(want), "{more}: {error}");
+    }
+}
+
+#[test]
 fn findings() {
     let corp = "[[pypi]]\nname = 'corp'\nurl = 'https://corp.example.org'\nprivate = true\n";
     let cases = [

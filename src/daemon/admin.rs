@@ -11,10 +11,11 @@ use url::Url;
 use crate::base::{Algorithm, Artifact, Cid, Digest, Sha256, raw_cid, sha256_of_cid};
 use crate::config::Config;
 use crate::eco::pypi::{self, ProjectName, Purl, Want};
-use crate::front::{Gauges, Metrics};
+use crate::front::{Gauges, Labelled, Metrics};
 use crate::resolve::PageKey;
 use crate::rt::UnixMillis;
 use crate::store::{Description, Store, StoreError};
+use crate::upstream::RateLimit;
 
 use super::carry::{self, CarryError, Choice, Chosen};
 use super::{Rooms, get};
@@ -216,6 +217,10 @@ impl Admin {
                     "failures_in_a_row": o.failures,
                     "last_error": o.last_error.map(|(text, ago)| json!({"text": text, "seconds_ago": ago.as_secs()})),
                     "resting_seconds": o.resting.map(|d| d.as_secs()),
+                    "rate_limit": o.rate.map(|(rate, ago)| json!({
+                        "limit": rate.limit, "remaining": rate.remaining, "seconds_ago": ago.as_secs(),
+                        "window_seconds": rate.window.map(|w| w.as_secs()),
+                    })),
                 })
             })
             .collect();
@@ -512,7 +517,7 @@ impl Admin {
         if let Err(e) = rooms.store.check() {
             gauges.not_ready.push(e.to_string());
         }
-        if rooms.resolve.indexes().is_empty() {
+        if rooms.resolve.indexes().is_empty() && rooms.images.registries().is_empty() {
             gauges.not_ready.push("no upstream is configured".into());
         }
         let c = rooms.fetch.counters();
@@ -558,6 +563,22 @@ impl Admin {
                 origins.iter().map(|o| o.requests).sum(),
             ),
             ("dpm_panics_total", "counter", "Tasks that panicked: bugs.", crate::rt::panics()),
+        ]);
+        let rates: Vec<_> = origins
+            .iter()
+            .filter_map(|o| Some((o.origin.split("://").last()?.to_owned(), o.rate?.0)))
+            .collect();
+        let labelled = |name, help, of: fn(&RateLimit) -> u64| Labelled {
+            name,
+            help,
+            label: "registry",
+            values: rates.iter().map(|(registry, rate)| (registry.clone(), of(rate))).collect(),
+        };
+        gauges.labelled.extend([
+            labelled("dpm_upstream_ratelimit", "Requests that a registry answers in its window.", |r| {
+                r.limit
+            }),
+            labelled("dpm_upstream_ratelimit_remaining", "Requests that it still answers.", |r| r.remaining),
         ]);
         if let Some((swarm, exchange)) = &rooms.near {
             let c = exchange.counters();

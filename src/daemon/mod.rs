@@ -17,19 +17,21 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use async_io::Async;
 
-use crate::base::{Access, PeerId, limits};
+use crate::base::{Access, PeerId, Secret, limits};
 use crate::config::{self, AptSource, Config};
 use crate::eco::apt::Source;
+use crate::eco::oci;
 use crate::eco::pypi::NamePattern;
 use crate::exchange::Exchange;
 use crate::fetch::{self, Fetch};
 use crate::front::{self, Door, Listener, Metrics, serve};
 use crate::lan::Services;
+use crate::resolve::images::{Images, Registry};
 use crate::resolve::{self, Index, Resolve};
 use crate::rt::{Clock, Executor, Gate, Lines, Tasks, Ticker};
 use crate::store::{self, Store};
 use crate::swarm::Swarm;
-use crate::upstream::{self, Client, Credentials, Site};
+use crate::upstream::{self, Client, Credentials, Protocol, Site};
 
 pub use admin::{Admin, Order};
 pub use carry::{CarryError, Choice};
@@ -96,6 +98,8 @@ pub struct Rooms {
     pub client: Client,
     /// Names.
     pub resolve: Resolve,
+    /// Names of container images.
+    pub images: Images,
     /// Bytes.
     pub fetch: Fetch,
     /// For blocking work on the disk.
@@ -140,17 +144,19 @@ impl Rooms {
         let client =
             Client::new(upstream::Options { proxy: config.proxy.clone(), ..tuning.upstream.clone() })?;
         let indexes = config.pypi.iter().map(index).collect::<Result<Vec<_>>>()?;
-        let apt = config.apt.iter().flatten();
-        let apt = apt.map(|source| Site {
+        let registries: Vec<_> = config.oci.iter().map(registry).collect();
+        let apt = config.apt.iter().flatten().map(|source| Site {
             name: apt_name(source),
             url: source.url.clone(),
             also: Vec::new(),
             credentials: None,
+            protocol: upstream::Protocol::Plain,
         });
+        let sites = resolve::sites(&indexes).chain(registries.iter().map(|r| r.site.clone())).chain(apt);
         let fetch = Fetch::new(fetch::Parts {
             store: store.clone(),
             client: client.clone(),
-            sites: resolve::sites(&indexes).chain(apt).collect(),
+            sites: sites.collect(),
             disk: disk.clone(),
             net: Gate::new(limits::DOWNLOADS),
             tasks: flights.clone(),
@@ -165,21 +171,45 @@ impl Rooms {
             net: Gate::new(QUESTIONS),
             tasks: flights.clone(),
         };
+        let images = Images::new(registries, config.freshness, config.offline, parts.clone());
         let resolve = Resolve::new(indexes, config.freshness, config.offline, parts);
-        Ok(Self { store, client, resolve, fetch, disk, near, clock: tuning.clock.clone() })
+        Ok(Self { store, client, resolve, images, fetch, disk, near, clock: tuning.clock.clone() })
+    }
+}
+
+fn credentials(username: &Option<String>, password: &Option<Secret>) -> Option<Credentials> {
+    let (Some(username), Some(password)) = (username, password) else { return None };
+    Some(Credentials { username: username.clone(), password: password.clone() })
+}
+
+fn registry(registry: &config::Registry) -> Registry {
+    let site = Site {
+        name: registry.name.clone(),
+        url: registry.url.clone(),
+        also: registry.files.clone(),
+        credentials: credentials(&registry.username, &registry.password),
+        protocol: Protocol::Registry { accept: oci::ACCEPT },
+    };
+    Registry {
+        site,
+        hosts: registry.hosts.clone(),
+        root: registry.root,
+        library: registry.library,
+        private: registry.private,
+        peers: registry.peers,
     }
 }
 
 fn index(index: &config::Index) -> Result<Index> {
     let owns = index.owns.iter().map(|p| NamePattern::parse(p));
-    let credentials = match (&index.username, &index.password) {
-        (Some(username), Some(password)) => {
-            Some(Credentials { username: username.clone(), password: password.clone() })
-        }
-        _ => None,
+    let credentials = credentials(&index.username, &index.password);
+    let site = Site {
+        name: index.name.clone(),
+        url: index.url.clone(),
+        also: index.files.clone(),
+        credentials,
+        protocol: Protocol::Plain,
     };
-    let site =
-        Site { name: index.name.clone(), url: index.url.clone(), also: index.files.clone(), credentials };
     let owns = owns.collect::<Result<_, _>>().with_context(|| format!("owns of index {}", index.name))?;
     Ok(Index { site, private: index.private, owns })
 }
@@ -227,6 +257,8 @@ impl Daemon {
         let admin = Admin::new(config, rooms.clone(), Some(metrics.clone()));
         let door = Door::new(front::Parts {
             resolve: rooms.resolve.clone(),
+            images: rooms.images.clone(),
+            clients: config.oci.iter().map(|r| r.clients.clone()).collect(),
             fetch: rooms.fetch.clone(),
             apt: config.apt.iter().flatten().map(apt_source).collect(),
             names: near::names(config, address),

@@ -395,7 +395,7 @@ pub(super) fn run(inner: &Inner, flight: &Flight) {
 
 fn download(inner: &Inner, flight: &Flight) -> Result<(Incoming, Verified), Stop> {
     let artifact = &flight.artifact;
-    if artifact.size.is_some_and(|s| s > limits::ARTIFACT_BYTES) {
+    if artifact.size.is_some_and(|s| s > artifact.limit_bytes) {
         return Err(FetchError::TooLarge(artifact.filename.clone()).into());
     }
     let incoming = begin(inner, artifact.size)?;
@@ -512,7 +512,7 @@ fn follow(
                     skip -= known;
                     let new = &buffer[usize::try_from(known).expect("at most a buffer")..n];
                     let end = verifier.at + new.len() as u64;
-                    if end > size.unwrap_or(limits::ARTIFACT_BYTES) {
+                    if end > size.unwrap_or(artifact.limit_bytes) {
                         return Err(too_long(artifact, size, end));
                     }
                     write(flight, incoming, new, verifier.at)?;
@@ -597,7 +597,7 @@ fn announced(artifact: &Artifact, answer: &Answer) -> Result<Option<u64>, FetchE
     let filename = || artifact.filename.clone();
     match (artifact.size, answer.head.length) {
         (Some(want), Some(got)) if want != got => Err(FetchError::Length { filename: filename(), want, got }),
-        (_, Some(got)) if got > limits::ARTIFACT_BYTES => Err(FetchError::TooLarge(filename())),
+        (_, Some(got)) if got > artifact.limit_bytes => Err(FetchError::TooLarge(filename())),
         (stated, announced) => Ok(stated.or(announced)),
     }
 }

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::base::{Artifact, Digest, Sha256, Trail, limits};
+use crate::base::{Access, Artifact, Digest, Sha256, Trail, limits};
 use crate::exchange::Exchange;
 use crate::rt::{Gate, Tasks, UnixMillis};
 use crate::store::{Facts, Store, StoreError, Stored};
@@ -391,6 +391,23 @@ impl Drop for Landing {
 }
 
 impl Content {
+    /// Who may have it.
+    pub fn access(&self) -> Access {
+        match &self.source {
+            Source::Stored(stored, _) => stored.access,
+            Source::Flight(flight, _) => flight.artifact.access,
+            Source::Pass(artifact, _) => artifact.access,
+        }
+    }
+
+    /// The artifact itself, if it is stored.
+    pub fn stored(&self) -> Option<Arc<Stored>> {
+        match &self.source {
+            Source::Stored(stored, _) => Some(stored.clone()),
+            _ => None,
+        }
+    }
+
     /// The same once it is stored: its size is known and nothing can go wrong with it any more.
     pub async fn whole(self) -> Result<Self, FetchError> {
         match self.source {

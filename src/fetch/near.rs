@@ -418,7 +418,8 @@ impl<'a> Progress<'a> {
         let want = Want {
             digest,
             size: self.flight.artifact.size,
-            most_bytes: if last { ARTIFACT_BYTES } else { UNSIZED_BYTES },
+            most_bytes: if last { ARTIFACT_BYTES } else { UNSIZED_BYTES }
+                .min(self.flight.artifact.limit_bytes),
             here: self.verifier.leaves().to_vec(),
             beyond: self.beyond.iter().map(|(n, leaf)| (*n, *leaf)).collect(),
             whole: answer.whole.clone(),

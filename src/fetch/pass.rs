@@ -78,7 +78,7 @@ fn copy(
             return Err(FetchError::Changed(artifact.filename.clone()));
         }
         verifier.update(&buffer[..n]);
-        if verifier.at > artifact.size.unwrap_or(limits::ARTIFACT_BYTES) {
+        if verifier.at > artifact.size.unwrap_or(artifact.limit_bytes) {
             return Err(FetchError::TooLarge(artifact.filename.clone()));
         }
         held.extend_from_slice(&buffer[..n]);

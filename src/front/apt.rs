@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::request::Parts as Request;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 
-use crate::base::{Artifact, Trail};
+use crate::base::{Artifact, Trail, limits};
 use crate::eco::apt::{self, Refusal, Source, Target, Want};
 use crate::fetch::{Content, Fetch, FetchError, Through};
 use crate::rt::Clock;
@@ -67,6 +67,7 @@ impl Apt {
                     size: None,
                     filename: want.filename,
                     access: want.source.access,
+                    limit_bytes: limits::ARTIFACT_BYTES,
                 };
                 let content = self.fetch.open(artifact).await?;
                 return Ok(whole(ended(request, content).await?));

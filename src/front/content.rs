@@ -13,27 +13,34 @@ use super::conditions::{Ranged, if_range_holds, matches, ranged};
 use super::metrics::Cache;
 use super::reply::Reply;
 
-/// Answers with content; `headers` adds what its ecosystem says of it, given its digest for an `ETag`.
-pub(super) fn content_reply(
-    request: &Request,
-    content: Content,
-    clock: &Clock,
-    headers: impl FnOnce(&mut Reply, Option<&str>),
-) -> Reply {
-    let cache = match content.via {
+/// What an answer's `X-Cache` says of where content comes from.
+pub(super) fn cache(via: Via) -> Cache {
+    match via {
         Via::Store => Cache::Hit,
         Via::Upstream => Cache::Miss,
         Via::Peer => Cache::Peer,
         Via::Passed => Cache::Bypass,
-    };
+    }
+}
+
+/// Answers with content: all of it or the range that is asked for, or that nothing has changed (RFC 9110 §13, §14).
+///
+/// `headers` sets what the ecosystem says of it; it gets the digest in hex, which is the entity tag.
+pub(super) fn content_reply(
+    request: &Request,
+    content: Content,
+    clock: &Clock,
+    headers: impl Fn(&mut Reply, Option<&str>),
+) -> Reply {
+    let cache = cache(content.via);
     let etag = content.digest.map(|d| d.hex());
     let age = content.stored_at.map_or(Duration::ZERO, |at| clock.now().since(at));
     let quoted = etag.as_ref().map(|e| format!("\"{e}\""));
-    if let (Some(quoted), Some(wanted)) = (&quoted, text(request, header::IF_NONE_MATCH))
-        && matches(wanted, quoted)
+    if let (Some(etag), Some(wanted)) = (&quoted, text(request, header::IF_NONE_MATCH))
+        && matches(wanted, etag)
     {
         let mut reply = Reply::new(StatusCode::NOT_MODIFIED, cache, Out::empty());
-        headers(&mut reply, etag.as_deref());
+        headers(&mut reply, content.digest.map(|d| d.hex()).as_deref());
         reply.age(age);
         return reply;
     }

@@ -10,13 +10,15 @@ use crate::base::{Trail, limits};
 use crate::eco::apt::Source;
 use crate::fetch::Fetch;
 use crate::resolve::Resolve;
+use crate::resolve::images::Images;
 use crate::rt::{Clock, Gate};
 
 use super::apt::{Apt, DIRECT};
 use super::body::Out;
 use super::ipfs::Ipfs;
-use super::metrics::{Metrics, Note, family, value};
+use super::metrics::{Metrics, Note, family, labelled, value};
 use super::names::{Names, host, name};
+use super::oci::{self, Clients, Oci};
 use super::pypi::{Ask, Pypi};
 use super::reply::Reply;
 use super::server::{Answering, Handler};
@@ -30,6 +32,7 @@ pub struct Door {
 struct Inner {
     pypi: Pypi,
     apt: Apt,
+    oci: Oci,
     ipfs: Ipfs,
     names: Names,
     node: String,
@@ -44,6 +47,10 @@ struct Inner {
 pub struct Parts {
     /// Names.
     pub resolve: Resolve,
+    /// Names of container images.
+    pub images: Images,
+    /// Who gets what comes through each registry, in their order.
+    pub clients: Vec<Clients>,
     /// Bytes.
     pub fetch: Fetch,
     /// What apt may ask for.
@@ -73,16 +80,60 @@ pub struct Gauges {
     pub not_ready: Vec<String>,
     /// Name, kind (`counter` or `gauge`), help and value of each further metric.
     pub metrics: Vec<(&'static str, &'static str, &'static str, u64)>,
+    /// Gauges with a value for each of several.
+    pub labelled: Vec<Labelled>,
+}
+
+/// A gauge with a value for each of several.
+#[derive(Clone, Debug)]
+pub struct Labelled {
+    /// Of the metric.
+    pub name: &'static str,
+    /// For people.
+    pub help: &'static str,
+    /// What the several are.
+    pub label: &'static str,
+    /// Which one, and its value.
+    pub values: Vec<(String, u64)>,
 }
 
 impl Door {
     /// A door to these rooms.
     pub fn new(parts: Parts) -> Self {
-        let Parts { resolve, fetch, apt, names, node, clock, disk, metrics, gauges, peers, admits } = parts;
+        let Parts {
+            resolve,
+            images,
+            clients,
+            fetch,
+            apt,
+            names,
+            node,
+            clock,
+            disk,
+            metrics,
+            gauges,
+            peers,
+            admits,
+        } = parts;
         let apt = Apt { fetch: fetch.clone(), clock: clock.clone(), sources: apt };
+        let oci = Oci::new(images, fetch.clone(), clock.clone(), disk.clone(), clients);
         let ipfs = Ipfs { fetch: fetch.clone() };
         let pypi = Pypi { resolve, fetch, clock, disk: disk.clone(), gathering: Arc::default() };
-        Self { inner: Arc::new(Inner { pypi, apt, ipfs, names, node, peers, metrics, gauges, disk, admits }) }
+        Self {
+            inner: Arc::new(Inner {
+                pypi,
+                apt,
+                oci,
+                ipfs,
+                names,
+                node,
+                peers,
+                metrics,
+                gauges,
+                disk,
+                admits,
+            }),
+        }
     }
 }
 
@@ -95,9 +146,6 @@ impl Handler for Door {
             let text = "dpm: this box answers its own network only (--lan); with --listen and without --lan it answers everybody";
             return Answering::Now(Some(finish(Reply::text(StatusCode::FORBIDDEN, text), note)));
         }
-        if let Some(reply) = refused(&request) {
-            return Answering::Now(Some(finish(reply, note)));
-        }
         let lines = request.headers.get_all("cdn-loop").iter().map(|line| line.as_bytes());
         let trail = Trail::read(lines).map(Arc::new);
         if let Some(why) = trail.as_ref().and_then(|trail| self.inner.leads_nowhere(trail)) {
@@ -106,6 +154,9 @@ impl Handler for Door {
         if let Some(authority) = request.uri.authority()
             && (self.inner.apt.knows(authority.as_str()) || !self.inner.names.is_here(authority.as_str()))
         {
+            if let Some(reply) = refused(&request) {
+                return Answering::Now(Some(finish(reply, note)));
+            }
             let inner = self.inner.clone();
             return Answering::Later(Box::pin(async move {
                 let apt = trail.map_or_else(|| inner.apt.clone(), |trail| inner.apt.on_behalf(trail));
@@ -114,6 +165,26 @@ impl Handler for Door {
             }));
         }
         let path = request.uri.path();
+        if let Some(below) = path.strip_prefix("/v2").filter(|p| p.is_empty() || p.starts_with('/')) {
+            let ask = self.inner.oci.read(client, &request, below);
+            if let oci::Ask::Done(reply) = ask {
+                return Answering::Now(Some(finish(*reply, note)));
+            }
+            if let Some(reply) = self.inner.oci.peek(&request, &ask) {
+                return Answering::Now(Some(finish(reply, note)));
+            }
+            let inner = self.inner.clone();
+            return Answering::Later(Box::pin(async move {
+                let reply = match trail {
+                    Some(trail) => inner.oci.on_behalf(trail).answer(&request, ask).await,
+                    None => inner.oci.answer(&request, ask).await,
+                };
+                finish(reply, note)
+            }));
+        }
+        if let Some(reply) = refused(&request) {
+            return Answering::Now(Some(finish(reply, note)));
+        }
         let Some(below) = path.strip_prefix("/pypi").filter(|p| p.starts_with('/')) else {
             let inner = self.inner.clone();
             return Answering::Later(Box::pin(async move {
@@ -206,6 +277,9 @@ impl Inner {
                 for (name, kind, help, number) in gauges.metrics {
                     value(&mut text, name, kind, help, number);
                 }
+                for gauge in &gauges.labelled {
+                    labelled(&mut text, gauge);
+                }
                 let mut reply = Reply::text(StatusCode::OK, text.trim_end());
                 reply.set(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
                 reply
@@ -241,6 +315,7 @@ fn greeting() -> String {
          pip:  pip install --index-url http://HOST:PORT/pypi/simple/ PACKAGE\n\
          uv:   uv pip install --default-index http://HOST:PORT/pypi/simple/ PACKAGE\n\n\
          apt:  Acquire::http::Proxy \"http://HOST:PORT/\"; for the http sources that this box knows\n\n\
+         docker, podman: pull HOST:PORT/library/alpine, or HOST:PORT/ghcr.io/org/image; or make it a mirror\n\n\
          ipfs: http://HOST:PORT/ipfs/CID, also with ?format=raw or ?format=car, for what is stored here\n\n\
          /healthz  /readyz  /metrics  /api/peers (on this machine)",
         env!("CARGO_PKG_VERSION")

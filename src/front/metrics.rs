@@ -9,6 +9,8 @@ use std::time::{Instant, SystemTime};
 
 use crate::rt::Lines;
 
+use super::Labelled;
+
 /// How an answer came about: the `X-Cache` header and a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cache {
@@ -129,6 +131,19 @@ pub(super) fn family(out: &mut String, name: &str, kind: &str, help: &str) {
 pub(super) fn value(out: &mut String, name: &str, kind: &str, help: &str, value: u64) {
     family(out, name, kind, help);
     let _ = writeln!(out, "{name} {value}");
+}
+
+/// A metric with a value for each of several. Their names are ours or were checked; quotes are left out all the same.
+pub(super) fn labelled(out: &mut String, gauge: &Labelled) {
+    let Labelled { name, help, label, values } = gauge;
+    if values.is_empty() {
+        return;
+    }
+    family(out, name, "gauge", help);
+    for (of, value) in values {
+        let of = of.replace(['"', '\\', '\n'], "");
+        let _ = writeln!(out, "{name}{{{label}=\"{of}\"}} {value}");
+    }
 }
 
 /// One request from its arrival to the end of its answer's body.

@@ -12,6 +12,7 @@ mod door;
 mod ipfs;
 mod metrics;
 mod names;
+mod oci;
 mod pypi;
 mod reply;
 mod server;
@@ -19,9 +20,10 @@ mod wire;
 
 pub use body::Out;
 pub use conditions::{Ranged, ranged};
-pub use door::{Door, Gauges, Parts};
+pub use door::{Door, Gauges, Labelled, Parts};
 pub use metrics::Metrics;
 pub use names::Names;
+pub use oci::Clients;
 pub use server::{Answering, Handler, Listener, serve};
 
 /// A socket as hyper's client wants it: for whoever talks to a node's control socket.

@@ -51,6 +51,12 @@ impl Reply {
         }
     }
 
+    /// Says where it comes from, where that is not what it was made with.
+    pub(super) fn mark(&mut self, cache: Cache) {
+        self.cache = cache;
+        self.headers.insert(X_CACHE, HeaderValue::from_static(cache.header()));
+    }
+
     pub(super) fn age(&mut self, age: Duration) {
         self.headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
     }
@@ -113,7 +119,7 @@ impl From<&FetchError> for Reply {
     }
 }
 
-fn upstream(e: &UpstreamError) -> StatusCode {
+pub(super) fn upstream(e: &UpstreamError) -> StatusCode {
     match e {
         UpstreamError::Busy { .. } | UpstreamError::Avoided { .. } | UpstreamError::Closed => {
             StatusCode::SERVICE_UNAVAILABLE

@@ -3,7 +3,7 @@
 //! A name that a private index owns is never asked of another one: somebody could register it there
 //! ("dependency confusion"), and the question alone tells it to strangers.
 
-use crate::base::{Access, Artifact};
+use crate::base::{Access, Artifact, limits};
 use crate::eco::pypi::{self, NamePattern, ProjectName};
 use crate::store::PageHead;
 use crate::upstream::Site;
@@ -55,6 +55,7 @@ pub(super) fn listed(upstream: &str, access: Access, file: &pypi::File) -> Artif
         size: file.size,
         filename: file.filename.clone(),
         access,
+        limit_bytes: limits::ARTIFACT_BYTES,
     }
 }
 

@@ -35,7 +35,7 @@ const CONTENT_FILES: usize = 5_000;
 const METADATA: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// How long an upstream that failed for a page is not waited for again, when there is a stale page to serve.
-const FAILURE_REST: Duration = Duration::from_secs(10);
+pub(super) const FAILURE_REST: Duration = Duration::from_secs(10);
 
 /// Compression of pages for clients. Measured on the pages of 68 real projects: 1 makes them half as large again (9.2
 /// instead of 6.2 MB) and saves a fifth of the CPU of serving them the first time.

@@ -5,6 +5,7 @@
 
 mod carry;
 mod guard;
+pub mod images;
 mod memory;
 mod refresh;
 
@@ -135,7 +136,8 @@ struct Inner {
     working: Arc<[async_lock::Mutex<()>; WORKERS]>,
 }
 
-/// The handles that [`Resolve`] works with.
+/// The handles that [`Resolve`] and [`images::Images`] work with.
+#[derive(Clone)]
 pub struct Parts {
     /// Where pages are kept.
     pub store: Store,

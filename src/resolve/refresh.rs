@@ -21,7 +21,7 @@ const ACCEPT: &str =
     "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01";
 
 /// However short an upstream says that its answer is good for, it is not asked for every request.
-const LEAST_FRESH: Duration = Duration::from_secs(1);
+pub(super) const LEAST_FRESH: Duration = Duration::from_secs(1);
 
 /// Bytes of a page that are read without more ado. Larger pages are read on one at a time, so that a flood of them
 /// cannot fill memory.

@@ -58,6 +58,37 @@ pub struct Head {
     pub max_age: Option<Duration>,
     /// Whether it came compressed; the body is decoded.
     pub compressed: bool,
+    /// `Docker-Content-Digest`, as it came: what a registry says is the digest of a manifest.
+    pub content_digest: Option<String>,
+    /// `Link`, as it came: where the next page of a list is (RFC 8288).
+    pub link: Option<String>,
+    /// `OCI-Filters-Applied`, as it came.
+    pub filters_applied: Option<String>,
+}
+
+/// How many requests a registry still answers, as its headers say (`ratelimit-limit: 100;w=21600`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Requests in all, in a window.
+    pub limit: u64,
+    /// Requests that are left.
+    pub remaining: u64,
+    /// The window, if it was said.
+    pub window: Option<Duration>,
+}
+
+impl RateLimit {
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let read = |name| {
+            let value = text(headers, HeaderName::from_static(name))?;
+            let mut parts = value.split(';');
+            let count: u64 = parts.next()?.trim().parse().ok()?;
+            let window = parts.find_map(|p| p.trim().strip_prefix("w=")?.parse::<u64>().ok());
+            Some((count, window.map(|seconds| Duration::from_secs(seconds.min(LONGEST_AGE)))))
+        };
+        let ((limit, window), (remaining, other)) = (read("ratelimit-limit")?, read("ratelimit-remaining")?);
+        Some(Self { limit, remaining, window: window.or(other) })
+    }
 }
 
 impl Head {
@@ -71,6 +102,9 @@ impl Head {
                 .is_some_and(|v| v.eq_ignore_ascii_case("bytes")),
             max_age: max_age(headers),
             compressed: false,
+            content_digest: text(headers, HeaderName::from_static("docker-content-digest")),
+            link: text(headers, header::LINK),
+            filters_applied: text(headers, HeaderName::from_static("oci-filters-applied")),
         }
     }
 }
@@ -240,6 +274,27 @@ mod tests {
         ];
         for (lines, want) in cases {
             assert_eq!(retry_after(&headers(lines), now), want.map(Duration::from_secs), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn rate_limits() {
+        let window = Some(Duration::from_secs(21600));
+        let cases: [(Lines, Option<RateLimit>); 5] = [
+            (&[], None),
+            (&[("ratelimit-limit", "100;w=21600")], None),
+            (
+                &[("ratelimit-limit", "100;w=21600"), ("RateLimit-Remaining", "76;w=21600")],
+                Some(RateLimit { limit: 100, remaining: 76, window }),
+            ),
+            (
+                &[("ratelimit-limit", "10"), ("ratelimit-remaining", "0")],
+                Some(RateLimit { limit: 10, remaining: 0, window: None }),
+            ),
+            (&[("ratelimit-limit", "many"), ("ratelimit-remaining", "-1")], None),
+        ];
+        for (lines, want) in cases {
+            assert_eq!(RateLimit::of(&headers(lines)), want, "{lines:?}");
         }
     }
 

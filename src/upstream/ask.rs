@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
@@ -20,8 +22,24 @@ pub struct Site {
     pub url: Url,
     /// Further origins that the configuration allows, at any address: file hosts, CDNs.
     pub also: Vec<Url>,
-    /// Sent to the origin of `url` only.
+    /// Sent to the origin of `url` only, and for a registry to whom it names for its tokens.
     pub credentials: Option<Credentials>,
+    /// How it wants to be asked.
+    pub protocol: Protocol,
+}
+
+/// How an upstream wants to be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// Plain HTTP; credentials go with every request.
+    #[default]
+    Plain,
+    /// An OCI registry: it says with a challenge what it wants to see, most often a token, and it may send a client
+    /// for a blob to any host of the internet, whose bytes the digest proves.
+    Registry {
+        /// `Accept` where a question does not say: registries hand some manifests only to those who can read them.
+        accept: &'static str,
+    },
 }
 
 /// A name and a password or token, sent as HTTP Basic (RFC 7617).
@@ -90,15 +108,35 @@ impl Site {
 
     /// The `Authorization` for a request to `url`: none outside the site's own origin (CVE-2026-33540).
     pub(super) fn authorization(&self, url: &Url) -> Result<Option<HeaderValue>, UpstreamError> {
-        let Some(Credentials { username, password }) = &self.credentials else { return Ok(None) };
-        if self.url.origin() != url.origin() {
-            return Ok(None);
+        match &self.credentials {
+            Some(credentials) if self.url.origin() == url.origin() => credentials.basic().map(Some),
+            _ => Ok(None),
         }
-        let basic = format!("Basic {}", base64(format!("{username}:{}", password.reveal()).as_bytes()));
+    }
+
+    /// What is sent as `Accept` where the question does not say.
+    fn accept(&self) -> &'static str {
+        match self.protocol {
+            Protocol::Plain => "*/*",
+            Protocol::Registry { accept } => accept,
+        }
+    }
+
+    /// See [`Protocol`].
+    pub(super) fn is_registry(&self) -> bool {
+        matches!(self.protocol, Protocol::Registry { .. })
+    }
+}
+
+impl Credentials {
+    /// As HTTP Basic has them (RFC 7617).
+    pub(super) fn basic(&self) -> Result<HeaderValue, UpstreamError> {
+        let Self { username, password } = self;
+        let basic = format!("Basic {}", BASE64_STANDARD.encode(format!("{username}:{}", password.reveal())));
         let mut value =
             HeaderValue::try_from(basic).map_err(|_| UpstreamError::BadAsk { why: "credentials" })?;
         value.set_sensitive(true);
-        Ok(Some(value))
+        Ok(value)
     }
 }
 
@@ -113,14 +151,14 @@ impl fmt::Debug for Site {
 
 impl Ask {
     /// The request's headers, but for `Authorization`.
-    pub(super) fn headers(&self) -> Result<HeaderMap, UpstreamError> {
+    pub(super) fn headers(&self, site: &Site) -> Result<HeaderMap, UpstreamError> {
         let mut headers = HeaderMap::new();
         let mut put = |name: HeaderName, value: &str, why| {
             let value = HeaderValue::from_str(value).map_err(|_| UpstreamError::BadAsk { why })?;
             headers.insert(name, value);
             Ok(())
         };
-        put(header::ACCEPT, self.accept.as_deref().unwrap_or("*/*"), "accept")?;
+        put(header::ACCEPT, self.accept.as_deref().unwrap_or(site.accept()), "accept")?;
         let encoding = if self.page && self.range.is_none() { "gzip" } else { "identity" };
         put(header::ACCEPT_ENCODING, encoding, "accept-encoding")?;
         if let Some(etag) = &self.etag {
@@ -171,33 +209,18 @@ pub(super) fn check_url(url: &Url) -> Result<(), UpstreamError> {
     Err(UpstreamError::BadUrl { why })
 }
 
-/// RFC 4648 §4, with padding.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let byte = |i: usize| u32::from(three.get(i).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for i in 0..4 {
-            let digit = ALPHABET[(bits >> (18 - 6 * i) & 63) as usize] as char;
-            text.push(if i <= three.len() { digit } else { '=' });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn base64_known_answers() {
-        // RFC 4648 §10.
-        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")];
-        for (plain, want) in cases {
-            assert_eq!(base64(plain.as_bytes()), want);
+    fn site(protocol: Protocol) -> Site {
+        Site {
+            name: "x".into(),
+            url: "https://example.org/simple/".parse().unwrap(),
+            also: vec!["https://files.example.org/".parse().unwrap()],
+            credentials: Some(Credentials { username: "u".into(), password: Secret::new("sesame") }),
+            protocol,
         }
-        assert_eq!(base64(&[0xfb, 0xff, 0xfe]), "+//+");
     }
 
     #[test]
@@ -219,12 +242,7 @@ mod tests {
 
     #[test]
     fn authorization_stays_at_home() {
-        let site = Site {
-            name: "x".into(),
-            url: "https://example.org/simple/".parse().unwrap(),
-            also: vec!["https://files.example.org/".parse().unwrap()],
-            credentials: Some(Credentials { username: "u".into(), password: Secret::new("sesame") }),
-        };
+        let site = site(Protocol::Plain);
         let cases = [
             ("https://example.org/elsewhere", true),
             ("https://example.org:443/", true),
@@ -242,13 +260,17 @@ mod tests {
     #[test]
     fn contradictions_are_refused() {
         let range = Some(Range { first: 5, last: Some(4) });
-        assert!(Ask { range, ..Ask::default() }.headers().is_err());
-        assert!(Ask { if_range: Some("\"a\"".into()), ..Ask::default() }.headers().is_err());
-        assert!(Ask { accept: Some("a\r\nb: c".into()), ..Ask::default() }.headers().is_err());
+        let site = site(Protocol::Plain);
+        assert!(Ask { range, ..Ask::default() }.headers(&site).is_err());
+        assert!(Ask { if_range: Some("\"a\"".into()), ..Ask::default() }.headers(&site).is_err());
+        assert!(Ask { accept: Some("a\r\nb: c".into()), ..Ask::default() }.headers(&site).is_err());
         let range = Some(Range { first: 5, last: None });
-        let headers = Ask { range, page: true, anew: true, ..Ask::default() }.headers().unwrap();
+        let headers = Ask { range, page: true, anew: true, ..Ask::default() }.headers(&site).unwrap();
         assert_eq!(headers[header::CACHE_CONTROL], "max-age=0");
         assert_eq!(headers[header::RANGE], "bytes=5-");
         assert_eq!(headers[header::ACCEPT_ENCODING], "identity");
+        assert_eq!(headers[header::ACCEPT], "*/*");
+        let registry = super::Site { protocol: Protocol::Registry { accept: "a/b" }, ..site };
+        assert_eq!(Ask::default().headers(&registry).unwrap()[header::ACCEPT], "a/b");
     }
 }

@@ -18,10 +18,15 @@ use crate::base::Trail;
 use super::answer::{Coding, coding, length, partial, retry_after};
 use super::ask::check_url;
 use super::body::Wire;
+use super::challenge::{self, Challenge};
 use super::error::origin_text;
 use super::origins::Origins;
 use super::resolver::{Names, Reach, allowed};
-use super::{Answer, Ask, Body, Head, Method, Options, OriginState, Site, Status, UpstreamError, settings};
+use super::tokens::{self, Grant, Tokens};
+use super::{
+    Answer, Ask, Body, Credentials, Head, Method, Options, OriginState, RateLimit, Site, Status,
+    UpstreamError, settings,
+};
 
 /// Asks upstreams. Cloning it is cheap, and clones share connections and counters.
 ///
@@ -34,6 +39,7 @@ struct Inner {
     options: Options,
     names: Arc<Names>,
     origins: Arc<Origins>,
+    tokens: Tokens,
     agents: Mutex<Agents>,
     stop: Arc<Stop>,
 }
@@ -72,6 +78,7 @@ impl Client {
         let inner = Inner {
             names: Arc::default(),
             origins: Arc::new(Origins::new(options.avoid_time)),
+            tokens: Tokens::default(),
             agents: Mutex::default(),
             stop: Arc::default(),
             options,
@@ -91,14 +98,22 @@ impl Client {
     ///
     /// The first `url` may be anywhere, as index pages name file hosts; an origin that the site's configuration
     /// does not name is reached at global addresses only. Redirects (at most 5) may lead to the site's own
-    /// origin, to the `also` ones and to the host of `url`. What may pass by itself (no connection, 429, 500,
+    /// origin, to the `also` ones and to the host of `url`; those of a registry anywhere. A registry's challenge is
+    /// answered once, with a token that is kept. What may pass by itself (no connection, 429, 500,
     /// 502, 503, 504) is tried two more times.
     pub fn open(&self, site: &Site, url: &Url, ask: &Ask) -> Result<Answer, UpstreamError> {
         check_url(url)?;
         let mut at = url.clone();
         at.set_fragment(None);
+        let mut challenged = false;
         for _ in 0..=MOST_REDIRECTS {
-            let reached = self.ask_patiently(site, &at, ask)?;
+            let begun = Instant::now();
+            let reached = self.ask_patiently(site, &at, ask, self.authorization(site, &at)?)?;
+            let unknown = reached.reply.status() == StatusCode::UNAUTHORIZED && site.is_registry();
+            if unknown && site.url.origin() == at.origin() && !std::mem::replace(&mut challenged, true) {
+                self.introduce(site, &at, reached, begun)?;
+                continue;
+            }
             if !is_redirect(reached.reply.status()) {
                 return self.finish(reached, at, ask);
             }
@@ -126,14 +141,23 @@ impl Client {
     }
 
     /// One hop, tried up to three times.
-    fn ask_patiently(&self, site: &Site, url: &Url, ask: &Ask) -> Result<Reached, UpstreamError> {
+    fn ask_patiently(
+        &self,
+        site: &Site,
+        url: &Url,
+        ask: &Ask,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Reached, UpstreamError> {
         let origin = origin_text(url);
         let mut pauses = self.0.options.pauses.iter();
         loop {
             let ticket = self.0.origins.admit(&origin, Instant::now())?;
-            let pause = match self.exchange(site, url, ask, &origin) {
+            let pause = match self.exchange(site, url, ask, &origin, authorization.clone()) {
                 Ok(reply) => {
                     let counter = ticket.answered();
+                    if let Some(rate) = RateLimit::of(reply.headers()) {
+                        self.0.origins.limited(&origin, rate, Instant::now());
+                    }
                     let reached = Reached { reply, origin: origin.clone(), counter };
                     let Some(error) = passing(&reached) else { return Ok(reached) };
                     drain(reached);
@@ -163,7 +187,14 @@ impl Client {
     }
 
     /// One request and the head of its answer.
-    fn exchange(&self, site: &Site, url: &Url, ask: &Ask, origin: &str) -> Result<Reply, UpstreamError> {
+    fn exchange(
+        &self,
+        site: &Site,
+        url: &Url,
+        ask: &Ask,
+        origin: &str,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Reply, UpstreamError> {
         let mut request = Request::builder()
             .method(match ask.method {
                 Method::Get => http::Method::GET,
@@ -172,8 +203,8 @@ impl Client {
             .uri(url.as_str())
             .body(())
             .map_err(|_| UpstreamError::BadUrl { why: "not an HTTP address" })?;
-        *request.headers_mut() = ask.headers()?;
-        if let Some(authorization) = site.authorization(url)? {
+        *request.headers_mut() = ask.headers(site)?;
+        if let Some(authorization) = authorization {
             request.headers_mut().insert(header::AUTHORIZATION, authorization);
         }
         if let Some(node) = &self.0.options.node {
@@ -190,6 +221,54 @@ impl Client {
         let agent = self.agent(reach, url.scheme() == "https")?;
         log::debug!("asking {origin} for {}", site.name);
         agent.run(request).map_err(|e| UpstreamError::before_head(e, origin))
+    }
+
+    /// What a request to `url` carries to say who asks.
+    fn authorization(&self, site: &Site, url: &Url) -> Result<Option<HeaderValue>, UpstreamError> {
+        match site.is_registry() {
+            false => site.authorization(url),
+            true if site.url.origin() == url.origin() => Ok(self.0.tokens.current(site, url, Instant::now())),
+            true => Ok(None),
+        }
+    }
+
+    /// Gets what a registry's challenge asks for, unless another request has got it since this one `begun`.
+    fn introduce(
+        &self,
+        site: &Site,
+        url: &Url,
+        refused: Reached,
+        begun: Instant,
+    ) -> Result<(), UpstreamError> {
+        let origin = refused.origin.clone();
+        let wanted = challenge::of(refused.reply.headers());
+        drain(refused);
+        let place = self.0.tokens.place(site, url);
+        let mut place = lock(&place);
+        if place.as_ref().is_some_and(|grant| grant.since > begun) {
+            return Ok(());
+        }
+        *place = None;
+        let denied = UpstreamError::Denied { origin, status: 401 };
+        let grant = match wanted {
+            Some(Challenge::Basic) => Grant::basic(site.credentials.as_ref().ok_or(denied)?)?,
+            Some(Challenge::Bearer(bearer)) => {
+                let question = tokens::question(site, url, &bearer)?;
+                let credentials = site.credentials.as_ref().map(Credentials::basic).transpose()?;
+                let ask = Ask { accept: Some("application/json".into()), ..Ask::default() };
+                let reached = self.ask_patiently(site, &question, &ask, credentials)?;
+                let mut answer = self.finish(reached, question, &ask)?;
+                Grant::read(&mut answer)?
+            }
+            None => return Err(denied),
+        };
+        *place = Some(grant);
+        Ok(())
+    }
+
+    /// Whether the upstream said a short while ago that it answers no more requests of ours.
+    pub fn is_spent(&self, site: &Site) -> bool {
+        self.0.origins.is_spent(&origin_text(&site.url), Instant::now())
     }
 
     /// How far this request may reach.
@@ -355,7 +434,8 @@ fn redirect_target(reached: &Reached, from: &Url) -> Result<Url, UpstreamError> 
 /// Whether a redirect stays where the configuration, or the address that was asked, leads.
 pub(super) fn may_follow(site: &Site, first: &Url, from: &Url, to: &Url) -> Result<(), UpstreamError> {
     let downgrade = from.scheme() == "https" && to.scheme() != "https";
-    let known = site.names(to) || to.host() == first.host();
+    // What a registry sends a client elsewhere for is named by its digest.
+    let known = site.names(to) || to.host() == first.host() || site.is_registry();
     if downgrade || !known || check_url(to).is_err() {
         return Err(UpstreamError::RedirectRefused { to: origin_text(to) });
     }

@@ -7,6 +7,7 @@
 //! | file | role |
 //! |---|---|
 //! | `client` | [`Client::open`]: redirects, repeats, and what an answer means |
+//! | `challenge`, `tokens` | what a registry wants to see of whoever asks, and who may be asked for it |
 //! | `ask`, `answer`, `body` | what is asked, what came back, and the bytes of it |
 //! | `origins` | who is resting, who is avoided, and the counters |
 //! | `address`, `resolver` | which addresses a name may lead to |
@@ -16,6 +17,7 @@ mod address;
 mod answer;
 mod ask;
 mod body;
+mod challenge;
 mod client;
 mod error;
 mod origins;
@@ -23,10 +25,11 @@ mod resolver;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod transport;
 
-pub use answer::{Answer, Head, Status};
-pub use ask::{Ask, Credentials, Method, Range, Site};
+pub use answer::{Answer, Head, RateLimit, Status};
+pub use ask::{Ask, Credentials, Method, Protocol, Range, Site};
 pub use body::Body;
 pub use client::Client;
 pub use error::{Phase, UpstreamError};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::UpstreamError;
+use super::{RateLimit, UpstreamError};
 
 /// One origin as seen from here, for a status page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct OriginState {
     pub last_error: Option<(String, Duration)>,
     /// How long it will not be asked, because it said so or did not answer.
     pub resting: Option<Duration>,
+    /// How many requests it still answers, if it ever said so, and how long ago it did.
+    pub rate: Option<(RateLimit, Duration)>,
 }
 
 /// All origins that were asked lately.
@@ -41,6 +43,7 @@ struct Entry {
     avoid_until: Option<Instant>,
     probing: bool,
     used: Instant,
+    rate: Option<(RateLimit, Instant)>,
 }
 
 impl Origins {
@@ -82,6 +85,22 @@ impl Origins {
         }
     }
 
+    /// Keeps what an origin says of its limits.
+    pub(super) fn limited(&self, origin: &str, rate: RateLimit, now: Instant) {
+        if let Some(entry) = self.lock().get_mut(origin) {
+            entry.rate = Some((rate, now));
+        }
+    }
+
+    /// Whether an origin said that it answers no more, a short while ago.
+    pub(super) fn is_spent(&self, origin: &str, now: Instant) -> bool {
+        let spent = |(rate, at): (RateLimit, Instant)| {
+            let window = rate.window.unwrap_or(SPENT_TIME).min(SPENT_TIME);
+            rate.remaining == 0 && now.saturating_duration_since(at) < window
+        };
+        self.lock().get(origin).and_then(|entry| entry.rate).is_some_and(spent)
+    }
+
     /// Keeps an error for the status page.
     pub(super) fn note(&self, origin: &str, error: &UpstreamError) {
         if let Some(entry) = self.lock().get_mut(origin) {
@@ -101,6 +120,7 @@ impl Origins {
                 .as_ref()
                 .map(|(text, at)| (text.clone(), now.saturating_duration_since(*at))),
             resting: left(entry.rest_until.max(entry.avoid_until), now),
+            rate: entry.rate.map(|(rate, at)| (rate, now.saturating_duration_since(at))),
         };
         let mut all: Vec<_> = self.lock().iter().map(state).collect();
         all.sort_by(|a, b| a.origin.cmp(&b.origin));
@@ -124,6 +144,7 @@ impl Entry {
             avoid_until: None,
             probing: false,
             used: now,
+            rate: None,
         }
     }
 }
@@ -186,6 +207,10 @@ const MOST_ORIGINS: usize = 256;
 /// Requests in a row without an answer after which an origin is avoided: one lost packet is no reason, and two
 /// clients that each try three times find out.
 const FAILURES: u32 = 5;
+
+/// How long an origin that said "none left" is believed. Windows are hours, but they slide: something is left again
+/// long before they end.
+const SPENT_TIME: Duration = Duration::from_secs(60);
 
 /// The longest rest that an upstream may ask for: a wrong `Retry-After` must not cut it off for a day.
 const LONGEST_REST: Duration = Duration::from_secs(600);

@@ -156,11 +156,14 @@ const HEADER_BYTES: usize = 24 << 10;
 /// Bytes read at once. 64 downloads hold one of these each, two with TLS: 4 MiB.
 const INPUT_BYTES: usize = 32 << 10;
 
-/// Holds the request line in one piece: signed CDN addresses reach 4 KiB.
-const OUTPUT_BYTES: usize = 8 << 10;
+/// Holds a line of the request's head in one piece: signed CDN addresses reach 4 KiB, registries' tokens as much.
+const OUTPUT_BYTES: usize = 16 << 10;
 
-/// Longest address that is asked, in bytes: leaves room in [`OUTPUT_BYTES`] for the rest of the line.
-pub(super) const URL_BYTES: usize = OUTPUT_BYTES - 512;
+/// Longest address that is asked, in bytes: servers' own limits begin at 8 KiB; leaves room in [`OUTPUT_BYTES`].
+pub(super) const URL_BYTES: usize = 7680;
+
+/// Longest token that is sent, in bytes: leaves room in [`OUTPUT_BYTES`] for the rest of the line.
+pub(super) const TOKEN_BYTES: usize = OUTPUT_BYTES - 512;
 
 /// Below the 60 to 75 s after which servers close, so that a request rarely meets a closing connection.
 const IDLE_TIME: Duration = Duration::from_secs(30);

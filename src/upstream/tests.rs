@@ -67,7 +67,13 @@ impl Server {
     }
 
     fn site(&self) -> Site {
-        Site { name: "test".into(), url: self.url("/"), also: vec![], credentials: None }
+        Site {
+            name: "test".into(),
+            url: self.url("/"),
+            also: vec![],
+            credentials: None,
+            protocol: Protocol::Plain,
+        }
     }
 
     fn connections(&self) -> usize {
@@ -181,6 +187,9 @@ fn a_plain_answer() {
         accept_ranges: true,
         max_age: Some(Duration::from_secs(500)),
         compressed: false,
+        content_digest: None,
+        link: None,
+        filters_applied: None,
     };
     assert_eq!((answer.status, &answer.head), (Status::Ok, &want));
     assert_eq!(read(answer.body).unwrap(), b"hello");
@@ -307,7 +316,13 @@ fn a_reset_is_no_end() {
         rx.recv_timeout(LONGEST).unwrap();
         // Closed with the rest of the request unread, which resets the connection.
     });
-    let site = Site { name: "x".into(), url: url.clone(), also: vec![], credentials: None };
+    let site = Site {
+        name: "x".into(),
+        url: url.clone(),
+        also: vec![],
+        credentials: None,
+        protocol: Protocol::Plain,
+    };
     let mut answer = client().open(&site, &url, &Ask::default()).unwrap();
     answer.body.read_exact(&mut [0; 3]).unwrap();
     tx.send(()).unwrap();
@@ -556,7 +571,8 @@ fn unnamed_origins_reach_global_addresses_only() {
 fn https_never_becomes_http() {
     // The pure rule; a TLS server is more than this test is worth.
     let (from, to) = ("https://example.org/a".parse().unwrap(), "http://example.org/b".parse().unwrap());
-    let site = Site { name: "x".into(), url: from, also: vec![to], credentials: None };
+    let site =
+        Site { name: "x".into(), url: from, also: vec![to], credentials: None, protocol: Protocol::Plain };
     let (from, to) = (&site.url, &site.also[0]);
     assert!(client::may_follow(&site, from, from, to).is_err());
     assert!(client::may_follow(&site, from, to, from).is_ok());
@@ -605,7 +621,13 @@ fn a_dead_origin_is_avoided_and_tried_again() {
     let address = gone.local_addr().unwrap();
     drop(gone);
     let url: Url = format!("http://{address}/").parse().unwrap();
-    let site = Site { name: "x".into(), url: url.clone(), also: vec![], credentials: None };
+    let site = Site {
+        name: "x".into(),
+        url: url.clone(),
+        also: vec![],
+        credentials: None,
+        protocol: Protocol::Plain,
+    };
     let client = client();
     let ask = || client.open(&site, &url, &Ask::default()).map(drop);
     assert!(matches!(ask(), Err(UpstreamError::Unreachable { .. })));
@@ -698,7 +720,13 @@ fn behind_a_proxy() {
     let client = Client::new(Options { proxy: Some(proxy.url("/")), ..options() }).unwrap();
     // A name that nobody but the proxy could resolve.
     let url: Url = "http://files.invalid/x".parse().unwrap();
-    let site = Site { name: "x".into(), url: url.clone(), also: vec![], credentials: None };
+    let site = Site {
+        name: "x".into(),
+        url: url.clone(),
+        also: vec![],
+        credentials: None,
+        protocol: Protocol::Plain,
+    };
     assert_eq!(read(client.open(&site, &url, &Ask::default()).unwrap().body).unwrap(), b"ok");
     assert!(proxy.heads()[0].starts_with("CONNECT files.invalid:80 "));
 

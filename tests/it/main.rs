@@ -23,6 +23,7 @@ mod ipfs;
 mod lan;
 mod liars;
 mod near;
+mod oci;
 mod office;
 mod pypi;
 mod rough;

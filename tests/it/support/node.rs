@@ -53,6 +53,7 @@ impl Node {
             near: Near { swarm: false, ..Near::default() },
             proxy: None,
             pypi: indexes.collect(),
+            oci: Vec::new(),
             apt: None,
             learned: Learned::default(),
         };

@@ -25,12 +25,18 @@ impl Asked {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    /// `Range: bytes=first-[last]`; the end is exclusive.
+    /// `Range: bytes=first-[last]` or `bytes=-count`; the end is exclusive.
     pub fn range(&self, size: usize) -> Option<(usize, usize)> {
         let (first, last) = self.header("range").strip_prefix("bytes=")?.split_once('-')?;
+        if first.is_empty() {
+            return Some((size.saturating_sub(last.parse().ok()?), size));
+        }
         Some((first.parse().ok()?, last.parse().map_or(size, |l: usize| l + 1).min(size)))
     }
 }
+
+/// A path that stands for all others.
+pub const ANY: &str = "*";
 
 /// A file as the upstream has it.
 #[derive(Clone, Debug)]
@@ -147,7 +153,8 @@ impl Upstream {
         self.log.lock().unwrap().len()
     }
 
-    /// Answers a path by this function, which writes the whole answer, head included.
+    /// Answers a path by this function, which writes the whole answer, head included. [`ANY`] is every path that has
+    /// no answer of its own.
     pub fn route(
         &self,
         path: &str,
@@ -274,20 +281,27 @@ fn attend(socket: TcpStream, log: &Log, routes: &Routes) {
         }
         let mut words = line.split_whitespace();
         let (method, path) = (words.next().unwrap_or("").to_owned(), words.next().unwrap_or("").to_owned());
-        let mut headers = HashMap::new();
+        let mut headers: HashMap<String, String> = HashMap::new();
         loop {
             let mut header = String::new();
             if !reader.read_line(&mut header).is_ok_and(|n| n > 0) {
                 return;
             }
             match header.trim_end().split_once(':') {
-                Some((name, value)) => headers.insert(name.to_ascii_lowercase(), value.trim().to_owned()),
+                // Lines of one name are one list.
+                Some((name, value)) => headers
+                    .entry(name.to_ascii_lowercase())
+                    .and_modify(|list| *list = format!("{list}, {}", value.trim()))
+                    .or_insert_with(|| value.trim().to_owned()),
                 None => break,
             };
         }
         let asked = Asked { method, path, headers };
         log.lock().unwrap().push(asked.clone());
-        let route = routes.lock().unwrap().get(&asked.path).cloned();
+        let route = {
+            let routes = routes.lock().unwrap();
+            routes.get(&asked.path).or_else(|| routes.get(ANY)).cloned()
+        };
         let done = match route {
             Some(route) => route(&asked, &mut out),
             None => out.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"),
