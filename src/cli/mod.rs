@@ -4,6 +4,7 @@ mod carry;
 mod orders;
 pub mod setup;
 mod show;
+mod sink;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -61,7 +62,7 @@ struct Serve {
     /// where clients connect (default: 127.0.0.1:3142)
     #[argh(option, arg_name = "addr")]
     listen: Option<SocketAddr>,
-    /// an upstream, as pypi=URL; repeat it for several, the first is asked first
+    /// an upstream, as pypi=URL or apt=URL; repeat it for several, the first is asked first
     #[argh(option, arg_name = "name=url")]
     upstream: Vec<String>,
     /// never ask an upstream: serve what is stored
@@ -321,6 +322,9 @@ fn serve(args: Serve) -> Result<u8> {
     for index in &config.pypi {
         log::info!("upstream {}: {} ({})", index.name, index.url, index.origin);
     }
+    for source in config.apt.iter().flatten() {
+        log::info!("apt source: {} ({})", source.url, source.origin);
+    }
     log::info!("clients: http://{}/pypi/simple/  data: {}", daemon.address(), config.data.display());
     match daemon.peer_id() {
         Some(peer) => log::info!("swarm: {peer}, shares with {}", show::share(config.near.share)),
@@ -329,6 +333,9 @@ fn serve(args: Serve) -> Result<u8> {
     if let Some(name) = daemon.local_name() {
         let port = daemon.address().port();
         log::info!("on the LAN: http://{name}:{port}/pypi/simple/ (unless another machine has that name)");
+        if config.apt.iter().flatten().next().is_some() {
+            log::info!("on the LAN: an apt proxy (_apt_proxy._tcp) for these sources, at port {port}");
+        }
     }
     // Stops on a signal; a handler that is gone is as good as one.
     let _ = receiver.recv();
@@ -365,12 +372,16 @@ fn check(args: ConfigCheck) -> Result<u8> {
             .iter()
             .map(|i| json!({"name": i.name, "url": i.url.as_str(), "private": i.private, "from": i.origin.to_string()}))
             .collect();
+        let apt = config.apt.iter().flatten();
+        let apt: Vec<_> = apt
+            .map(|s| json!({"url": s.url.as_str(), "private": s.private, "from": s.origin.to_string()}))
+            .collect();
         let findings: Vec<_> =
             findings.iter().map(|f| json!({"severity": f.severity.to_string(), "text": f.text})).collect();
         let listen = config.listen.to_string();
         show::json(&json!({
             "file": file, "listen": listen, "data": config.data, "offline": config.offline,
-            "pypi": indexes, "findings": findings,
+            "pypi": indexes, "apt": apt, "findings": findings,
         }));
     } else {
         match file {
@@ -380,6 +391,9 @@ fn check(args: ConfigCheck) -> Result<u8> {
         println!("listen   {}\ndata     {}", config.listen, config.data.display());
         for index in &config.pypi {
             println!("pypi     {}  {}  ({})", index.name, index.url, index.origin);
+        }
+        for source in config.apt.iter().flatten() {
+            println!("apt      {}  ({})", source.url, source.origin);
         }
         for finding in &findings {
             println!("{}: {}", finding.severity, finding.text);

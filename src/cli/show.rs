@@ -133,6 +133,10 @@ fn status(v: &Value) {
         let private = if index["private"] == true { "  private" } else { "" };
         println!("pypi     {}  {}{private}", text(&index["name"]), text(&index["url"]));
     }
+    for source in v["apt"].as_array().into_iter().flatten() {
+        let private = if source["private"] == true { "  private" } else { "" };
+        println!("apt      {}{private}", text(&source["url"]));
+    }
     for (cache, count) in v["answers"].as_object().into_iter().flatten() {
         println!("{cache:<8} {} answers, {}", count["answers"], bytes(&count["bytes"]));
     }

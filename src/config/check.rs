@@ -47,6 +47,7 @@ impl Config {
         let mut found = Vec::new();
         self.check_listen(&mut found);
         self.check_indexes(&mut found);
+        self.check_apt(&mut found);
         self.check_freshness(&mut found);
         check_disk(self, &mut found);
         found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -126,6 +127,14 @@ impl Config {
                      fails; say owns = [\"corp-*\"]"
                 )),
                 None => {}
+            }
+        }
+    }
+
+    fn check_apt(&self, found: &mut Vec<Finding>) {
+        for url in self.apt.iter().flatten().map(|source| &source.url) {
+            if is_loopback(url) && url.port_or_known_default() == Some(self.listen.port()) {
+                found.error(format!("apt source {url} is dpm itself"));
             }
         }
     }

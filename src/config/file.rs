@@ -12,7 +12,7 @@ use crate::eco::pypi::NamePattern;
 
 use super::index::{default_name, http_url};
 use super::units::{Share, Size, Span};
-use super::{BadUrl, Clients, Config, ConfigError, Index, Machine, Origin, Registry};
+use super::{AptSource, BadUrl, Clients, Config, ConfigError, Index, Machine, Origin, Registry};
 use super::{near, oci};
 use crate::base::{Multiaddr, PeerId, Secret};
 
@@ -24,6 +24,7 @@ pub(super) fn read(path: &Path, machine: &Machine) -> Result<Config, ConfigError
     let mut config = Config::defaults();
     let d = &mut config;
     set(&mut d.listen, file.listen);
+    d.names = file.names.into_iter().map(|name| name.0).collect();
     set(&mut d.data, file.data.map(|data| dir.join(data)));
     set(&mut d.offline, file.offline);
     d.proxy = file.proxy.map(|proxy| proxy.0);
@@ -44,6 +45,11 @@ pub(super) fn read(path: &Path, machine: &Machine) -> Result<Config, ConfigError
     d.near.listen = n.listen.into_iter().map(|address| address.0).collect();
     d.near.peers = n.peers.into_iter().map(|peer| peer.0).collect();
     d.near.allow = n.allow.into_iter().map(|peer| peer.0).collect();
+    let private = file.apt.private;
+    d.apt = file.apt.upstreams.map(|urls| {
+        let source = |url: AptUrl| AptSource { private, origin: Origin::File(path.into()), ..url.0 };
+        urls.into_iter().map(source).collect()
+    });
     for (place, raw) in file.pypi.into_iter().enumerate() {
         let line = line_of(&text, raw.span().start);
         let wrong = |text| ConfigError::File { path: path.into(), line, text };
@@ -123,6 +129,7 @@ fn set<T>(place: &mut T, stated: Option<T>) {
 #[serde(deny_unknown_fields, default)]
 struct File {
     listen: Option<SocketAddr>,
+    names: Vec<DomainName>,
     data: Option<PathBuf>,
     offline: Option<bool>,
     proxy: Option<HttpUrl>,
@@ -130,6 +137,7 @@ struct File {
     freshness: FreshnessTable,
     log: LogTable,
     near: NearTable,
+    apt: AptTable,
     pypi: Vec<toml::Spanned<IndexTable>>,
     oci: Vec<toml::Spanned<RegistryTable>>,
 }
@@ -167,6 +175,13 @@ struct NearTable {
     listen: Vec<ListenAddress>,
     peers: Vec<PeerAddress>,
     allow: Vec<PeerName>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct AptTable {
+    upstreams: Option<Vec<AptUrl>>,
+    private: bool,
 }
 
 #[derive(Deserialize)]
@@ -247,11 +262,24 @@ macro_rules! read_by {
 }
 
 read_by! {
+    AptUrl(AptSource) = apt_source;
+    DomainName(String) = domain_name;
     HostName(String) = near::host_name;
     ListenAddress(Multiaddr) = near::listen_address;
     PeerAddress((PeerId, Multiaddr)) = near::peer_address;
     PeerName(PeerId) = near::peer_id;
     RegistryHost(String) = oci::host;
+}
+
+fn domain_name(text: &str) -> Result<String, String> {
+    match !text.is_empty() && text.split('.').all(|label| near::host_name(label).is_ok()) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is no name without a port, as \"packages.example.org\" is")),
+    }
+}
+
+fn apt_source(text: &str) -> Result<AptSource, String> {
+    AptSource::from_url(text, Origin::Flag).map_err(|e| e.to_string())
 }
 
 impl TryFrom<String> for HttpUrl {
@@ -457,11 +485,15 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 const HEAD: &str = r##"# dpm's configuration. What is commented out shows the default.
-# Flags outweigh the environment, that outweighs this file, this outweighs what is learned from pip and uv.
+# Flags outweigh the environment, that outweighs this file, this outweighs what is learned from pip, uv and apt.
 # Sizes: "50GB", "500MiB". Times: "30s", "5m", "12h", "7d". Paths are relative to this file.
 
 # Where clients connect. Anything but a loopback address lets the network in. ($DPM_LISTEN, --listen)
 # listen = "127.0.0.1:3142"
+
+# Further names of this box, as a reverse proxy's: /ipfs, /api and /metrics are answered under these, its host name,
+# NAME.local and addresses only, so that no web page elsewhere can read them through a visitor's browser.
+# names = ["packages.example.org"]
 
 # Where packages are kept; the default is /var/lib/dpm for root, else ~/.local/share/dpm. ($DPM_DATA, --data)
 # data = "/var/lib/dpm"
@@ -509,6 +541,12 @@ const HEAD: &str = r##"# dpm's configuration. What is commented out shows the de
 # listen = ["/ip4/0.0.0.0/udp/4001/quic-v1", "/ip6/::/udp/4001/quic-v1"]
 # Peers that mDNS cannot find, as "/ip4/192.0.2.7/udp/4001/quic-v1/p2p/ID". (--peer)
 # peers = []
+
+[apt]
+# What apt may ask dpm for as its proxy: http sources, as in apt's own list. Without it, those of this machine's apt.
+# upstreams = ["http://deb.example.org/debian/"]
+# true: never shown to peers.
+# private = false
 
 # Python indexes, in the order in which they are asked. Without any, dpm asks pip and uv which they use.
 #   name           in logs and metrics: a-z, 0-9, '-', '_', '.'

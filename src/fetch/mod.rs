@@ -10,13 +10,14 @@ mod lanes;
 mod near;
 mod pass;
 mod pool;
+mod through;
 mod verify;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::base::{Access, Artifact, Digest, Sha256, limits};
+use crate::base::{Access, Artifact, Digest, Sha256, Trail, limits};
 use crate::exchange::Exchange;
 use crate::rt::{Gate, Tasks, UnixMillis};
 use crate::store::{Facts, Store, StoreError, Stored};
@@ -27,6 +28,7 @@ pub use blocks::{Car, CarRefusal, Piece, Reach, Repeats, Scope};
 pub use body::Body;
 use flight::{Flight, Start};
 pub use pool::BYTES as BUFFER_BYTES;
+pub use through::Through;
 
 /// Bytes handed on at a time, and read at a time: 64 transfers at once, each with one on either side, hold 8 MiB of
 /// them. Larger ones gain nothing: an upstream's answer comes in pieces of 32 KiB, and large stored files are not
@@ -39,10 +41,11 @@ pub struct Fetch {
     inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
     store: Store,
     client: Client,
-    sites: HashMap<String, Site>,
+    sites: Arc<HashMap<String, Site>>,
     disk: Gate,
     net: Gate,
     /// Apart from `net`: a pass-through goes no faster than its reader.
@@ -52,8 +55,8 @@ struct Inner {
     tasks: Tasks,
     offline: bool,
     near: Option<Exchange>,
-    flights: Mutex<HashMap<Key, Arc<Flight>>>,
-    counters: Counters,
+    flights: Arc<Mutex<HashMap<Key, Arc<Flight>>>>,
+    counters: Arc<Counters>,
 }
 
 /// The handles that [`Fetch`] works with.
@@ -143,9 +146,9 @@ impl Fetch {
     /// A fetcher with these handles.
     pub fn new(parts: Parts) -> Self {
         let Parts { store, client, sites, disk, net, tasks, offline, near } = parts;
-        let sites = sites.into_iter().map(|s| (s.name.clone(), s)).collect();
+        let sites = Arc::new(sites.into_iter().map(|s| (s.name.clone(), s)).collect());
         let (passes, hedges) = (Gate::new(limits::PASSES), Gate::new(limits::HEDGES));
-        let (flights, counters) = (Mutex::default(), Counters::default());
+        let (flights, counters) = (Arc::default(), Arc::default());
         let inner = Inner {
             store,
             client,
@@ -161,6 +164,12 @@ impl Fetch {
             counters,
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The same fetcher for a request that came through other nodes: the questions of the flights that it starts say so.
+    pub fn on_behalf(&self, trail: Arc<Trail>) -> Self {
+        let client = self.inner.client.on_behalf(trail);
+        Self { inner: Arc::new(Inner { client, ..(*self.inner).clone() }) }
     }
 
     /// A stored artifact whose file is open already. Touches no disk.

@@ -15,7 +15,7 @@ use super::verify::Verifier;
 use super::{CHUNK, FetchError, Inner};
 
 /// Chunks under way to a reader.
-const QUEUE: usize = 4;
+pub(super) const QUEUE: usize = 4;
 
 pub(super) type Receiver = async_channel::Receiver<Result<Bytes, FetchError>>;
 

@@ -2,8 +2,10 @@
 
 #![allow(unreachable_pub, missing_docs, reason = "tests are nobody's interface")]
 
+mod apt;
 mod bitswap;
 mod carry;
+mod circle;
 mod cli;
 mod clients;
 mod corpora;

@@ -276,7 +276,10 @@ impl Giving<'_> {
         let inner = &self.exchange.inner;
         inner.given.begins(&self.digest, n, self.peer);
         let (bytes, (offset, length)) = match source {
-            Source::Stored(stored) => (Bytes::Stored(stored.clone()), span(n, stored.size)),
+            Source::Stored(stored) => {
+                inner.store.touch(stored.sha256);
+                (Bytes::Stored(stored.clone()), span(n, stored.size))
+            }
             Source::Coming(partial) => {
                 let (file, size) = partial.chunk(n).ok_or_else(|| Error::other("a chunk is gone"))?;
                 (Bytes::File(file), span(n, size.unwrap_or(u64::MAX)))
