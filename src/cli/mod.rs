@@ -5,6 +5,7 @@ mod orders;
 mod prefetch;
 pub mod setup;
 mod show;
+mod sink;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -65,8 +66,8 @@ struct Serve {
     /// where clients connect (default: 127.0.0.1:3142)
     #[argh(option, arg_name = "addr")]
     listen: Option<SocketAddr>,
-    /// an upstream, as pypi=URL or oci=URL; repeat it for several: the first index is asked first, the first registry is
-    /// what clients get who name none
+    /// an upstream, as pypi=URL, oci=URL or apt=URL; repeat it for several: the first index is asked first, the first
+    /// registry is what clients get who name none
     #[argh(option, arg_name = "name=url")]
     upstream: Vec<String>,
     /// never ask an upstream: serve what is stored
@@ -341,6 +342,9 @@ fn serve(args: Serve) -> Result<u8> {
         let (name, hosts) = (&registry.name, registry.hosts.join(", "));
         log::info!("registry {name}: {} for {hosts} ({})", registry.url, registry.origin);
     }
+    for source in config.apt.iter().flatten() {
+        log::info!("apt source: {} ({})", source.url, source.origin);
+    }
     log::info!("clients: http://{}/pypi/simple/  data: {}", daemon.address(), config.data.display());
     let host = config.oci.iter().find(|r| r.root).or(config.oci.first()).and_then(|r| r.hosts.first());
     if let Some(host) = host {
@@ -353,6 +357,9 @@ fn serve(args: Serve) -> Result<u8> {
     if let Some(name) = daemon.local_name() {
         let port = daemon.address().port();
         log::info!("on the LAN: http://{name}:{port}/pypi/simple/ (unless another machine has that name)");
+        if config.apt.iter().flatten().next().is_some() {
+            log::info!("on the LAN: an apt proxy (_apt_proxy._tcp) for these sources, at port {port}");
+        }
     }
     // Stops on a signal; a handler that is gone is as good as one.
     let _ = receiver.recv();
@@ -399,12 +406,16 @@ fn check(args: ConfigCheck) -> Result<u8> {
                 })
             })
             .collect();
+        let apt = config.apt.iter().flatten();
+        let apt: Vec<_> = apt
+            .map(|s| json!({"url": s.url.as_str(), "private": s.private, "from": s.origin.to_string()}))
+            .collect();
         let findings: Vec<_> =
             findings.iter().map(|f| json!({"severity": f.severity.to_string(), "text": f.text})).collect();
         let listen = config.listen.to_string();
         show::json(&json!({
             "file": file, "listen": listen, "data": config.data, "offline": config.offline,
-            "pypi": indexes, "oci": registries, "findings": findings,
+            "pypi": indexes, "oci": registries, "apt": apt, "findings": findings,
         }));
     } else {
         match file {
@@ -423,6 +434,9 @@ fn check(args: ConfigCheck) -> Result<u8> {
         let known: Vec<_> = known.map(|r| r.name.as_str()).collect();
         if !known.is_empty() {
             println!("oci      {}", known.join(", "));
+        }
+        for source in config.apt.iter().flatten() {
+            println!("apt      {}  ({})", source.url, source.origin);
         }
         for finding in &findings {
             println!("{}: {}", finding.severity, finding.text);

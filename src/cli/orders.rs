@@ -84,10 +84,14 @@ fn here(
             config.data.display()
         );
     }
+    let learned = crate::config::load_learned(&config.data, std::time::SystemTime::now());
     if config.pypi.is_empty()
-        && let Some((_, learned)) = crate::config::load_learned(&config.data, std::time::SystemTime::now())
+        && let Some((_, learned)) = learned.pypi
     {
         config.pypi = learned;
+    }
+    if config.apt.is_none() {
+        config.apt = learned.apt.map(|(_, learned)| learned);
     }
     // An order looks at what is there: upstreams are the node's business. But to fetch is what this one is for.
     config.offline |= !fetches;

@@ -138,6 +138,10 @@ fn status(v: &Value) {
     if !hosts.is_empty() {
         println!("oci      {}", hosts.join("  "));
     }
+    for source in v["apt"].as_array().into_iter().flatten() {
+        let private = if source["private"] == true { "  private" } else { "" };
+        println!("apt      {}{private}", text(&source["url"]));
+    }
     for (cache, count) in v["answers"].as_object().into_iter().flatten() {
         println!("{cache:<8} {} answers, {}", count["answers"], bytes(&count["bytes"]));
     }

@@ -48,6 +48,7 @@ impl Config {
         self.check_listen(&mut found);
         self.check_indexes(&mut found);
         self.check_registries(&mut found);
+        self.check_apt(&mut found);
         self.check_freshness(&mut found);
         check_disk(self, &mut found);
         found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -181,6 +182,14 @@ impl Config {
                 found.note(format!(
                     "registry {name} seems to be on a private network; private = true keeps it from peers"
                 ));
+            }
+        }
+    }
+
+    fn check_apt(&self, found: &mut Vec<Finding>) {
+        for url in self.apt.iter().flatten().map(|source| &source.url) {
+            if is_loopback(url) && url.port_or_known_default() == Some(self.listen.port()) {
+                found.error(format!("apt source {url} is dpm itself"));
             }
         }
     }

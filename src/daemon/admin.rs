@@ -77,6 +77,8 @@ struct Inner {
     data: String,
     listen: String,
     offline: bool,
+    /// As in the status.
+    apt: Value,
     started: UnixMillis,
 }
 
@@ -91,6 +93,12 @@ impl Admin {
             data: config.data.display().to_string(),
             listen: config.listen.to_string(),
             offline: config.offline,
+            apt: config
+                .apt
+                .iter()
+                .flatten()
+                .map(|source| json!({"url": source.url.as_str(), "private": source.private}))
+                .collect(),
             rooms,
         };
         Self { inner: Arc::new(inner) }
@@ -271,6 +279,7 @@ impl Admin {
             },
             "pypi": indexes,
             "oci": registries,
+            "apt": inner.apt,
             "origins": origins,
             "in_flight": inner.rooms.fetch.in_flight(),
             "upstream_bytes": counters.upstream_bytes.load(Relaxed),

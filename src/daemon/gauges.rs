@@ -61,6 +61,12 @@ impl Admin {
                 c.upstream_bytes.load(Relaxed),
             ),
             (
+                "dpm_hedged_total",
+                "counter",
+                "Slow downloads from peers that the upstream was asked to help with.",
+                c.hedged.load(Relaxed),
+            ),
+            (
                 "dpm_verify_failures_total",
                 "counter",
                 "Downloads with the wrong digest.",
