@@ -2,7 +2,8 @@
 //! of its own. `cargo bench --bench office`, as root or under `unshare -Urm`; needs `ip`, `tc` and `nsenter`.
 //!
 //! `DPM_RATES=100,200` Mbit/s of every port, `DPM_NODES=8`, `DPM_MIB=256`, `DPM_ROUNDS=1`, `DPM_PARTS=one,with,without`, `DPM_DIR` (`/dev/shm`),
-//! `DPM_BIN` (another `dpm`), `DPM_LOGS` (a folder for what the nodes log).
+//! `DPM_BIN` (another `dpm`), `DPM_LOGS` (a folder for what the nodes log), `DPM_AS=layer` (of an image, whose manifest is
+//! asked for first; else `wheel`).
 
 #[path = "../tests/it/support/network.rs"]
 #[expect(dead_code, unreachable_pub, reason = "it is shared with tests, which use more of it")]
@@ -17,13 +18,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use dpm::base::{Algorithm, Hasher};
+use dpm::base::{Algorithm, Hasher, Sha256};
 use network::{Machine, Network};
 use wait::until;
 
 /// Where each node answers its clients, which are on its own machine.
 const DOOR: &str = "127.0.0.1:3141";
 const UPSTREAM: &str = "10.7.0.100:8000";
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Until this much of a machine's CPU time is used, the ports are what is measured.
 const BUSY: f64 = 0.8;
@@ -33,6 +36,11 @@ fn main() {
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["upstream", bytes] => upstream(bytes.parse().expect("a number")),
         ["take", url] => take(url),
+        ["take", url, before] => {
+            let mut head = get(before);
+            std::io::copy(&mut head.1, &mut std::io::sink()).expect("a manifest");
+            take(url);
+        }
         _ => office(),
     }
 }
@@ -90,6 +98,8 @@ struct Office {
     _dir: tempfile::TempDir,
     bytes: u64,
     path: String,
+    /// Asked for before.
+    before: Option<String>,
 }
 
 /// A node.
@@ -121,25 +131,31 @@ impl Office {
         }
         // Who is connected has yet to say what it is, and what it has.
         std::thread::sleep(Duration::from_secs(1));
-        let path = format!("/pypi/files/demo/sha256-{sha256}/demo-1.0-py3-none-any.whl");
-        Self { stations, source, source_machine, _network: network, _dir: dir, bytes, path }
+        let layer = std::env::var("DPM_AS").is_ok_and(|kind| kind == "layer");
+        let path = match layer {
+            true => format!("/v2/bench/app/blobs/sha256:{sha256}"),
+            false => format!("/pypi/files/demo/sha256-{sha256}/demo-1.0-py3-none-any.whl"),
+        };
+        let before = layer.then(|| format!("http://{DOOR}/v2/bench/app/manifests/1"));
+        Self { stations, source, source_machine, _network: network, _dir: dir, bytes, path, before }
     }
 
     /// Waits until a node has stored what it has, and has told everybody.
     fn settle(&self, k: usize) {
-        until("it is stored", || self.stations[k].number("dpm_store_artifacts") == 1);
+        let artifacts = 1 + u64::from(self.before.is_some());
+        until("it is stored", || self.stations[k].number("dpm_store_artifacts") == artifacts);
         std::thread::sleep(Duration::from_secs(2));
     }
 
     /// These ask at once. Gives how many seconds the last one took.
     fn fetch(&self, what: &str, who: std::ops::Range<usize>, from_peers: usize) -> f64 {
         let url = format!("http://{DOOR}{}", self.path);
+        let words: Vec<_> = ["take", &url].into_iter().chain(self.before.as_deref()).collect();
         let busy = |s: &Station| (s.cpu(), s.machine.carried());
         let before: Vec<_> = self.stations.iter().map(busy).collect();
         let (_, source_before) = self.source_machine.carried();
         let machine_before = machine_busy();
-        let mut clients: Vec<_> =
-            who.clone().map(|k| again(&self.stations[k].machine, &["take", &url])).collect();
+        let mut clients: Vec<_> = who.clone().map(|k| again(&self.stations[k].machine, &words)).collect();
         // They wait for a word, so that all ask within a millisecond.
         std::thread::sleep(Duration::from_millis(300));
         let begun = Instant::now();
@@ -202,7 +218,8 @@ impl Station {
         std::fs::create_dir_all(&data).expect("a folder");
         let config = data.join("dpm.toml");
         let text = format!(
-            "listen = \"{DOOR}\"\ndata = \"store\"\n[[pypi]]\nurl = \"http://{UPSTREAM}/simple/\"\nprivate = false\n"
+            "listen = \"{DOOR}\"\ndata = \"store\"\n[[pypi]]\nurl = \"http://{UPSTREAM}/simple/\"\nprivate = false\n\
+             [[oci]]\nurl = \"http://{UPSTREAM}/\"\nroot = true\n"
         );
         std::fs::write(&config, text).expect("a configuration");
         let log = match std::env::var_os("DPM_LOGS") {
@@ -277,6 +294,17 @@ fn take(url: &str) {
     let mut word = String::new();
     std::io::stdin().read_line(&mut word).expect("a word");
     let begun = Instant::now();
+    let (cache, mut answer) = get(url);
+    let (mut hasher, mut buffer) = (Hasher::new(Algorithm::Sha256), vec![0; 256 << 10]);
+    // A body that breaks off shows in its hash.
+    while let Ok(n @ 1..) = answer.read(&mut buffer) {
+        hasher.update(&buffer[..n]);
+    }
+    println!("{} {cache} {}", begun.elapsed().as_secs_f64(), hasher.finish().hex());
+}
+
+/// Asks; gives `X-Cache`, and the body.
+fn get(url: &str) -> (String, BufReader<TcpStream>) {
     let (host, path) = url.strip_prefix("http://").and_then(|u| u.split_once('/')).expect("a URL");
     let mut socket = TcpStream::connect(host).expect("a node");
     write!(socket, "GET /{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("it is sent");
@@ -292,15 +320,9 @@ fn take(url: &str) {
             cache = value.trim().into();
         }
         if line.is_empty() {
-            break;
+            return (cache, answer);
         }
     }
-    let (mut hasher, mut buffer) = (Hasher::new(Algorithm::Sha256), vec![0; 256 << 10]);
-    // A body that breaks off shows in its hash.
-    while let Ok(n @ 1..) = answer.read(&mut buffer) {
-        hasher.update(&buffer[..n]);
-    }
-    println!("{} {cache} {}", begun.elapsed().as_secs_f64(), hasher.finish().hex());
 }
 
 /// Bytes from `from` on of a file that repeats nowhere: each eight are a function of their place.
@@ -330,22 +352,29 @@ fn upstream(bytes: u64) {
         r#"{{"meta":{{"api-version":"1.1"}},"name":"demo","files":[{{"filename":"demo-1.0-py3-none-any.whl","url":"http://{UPSTREAM}/f","hashes":{{"sha256":"{}"}},"size":{bytes}}}]}}"#,
         hash(bytes)
     );
+    let config = Sha256::of(b"{}");
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{{"mediaType":"application/json","digest":"sha256:{config}","size":2}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:{}","size":{bytes}}}]}}"#,
+        hash(bytes)
+    );
     let listener = TcpListener::bind(UPSTREAM).expect("a port");
     println!("ready");
-    let (file, page) = (&file, &page);
+    let (file, page, manifest) = (&file, &page, &manifest);
     std::thread::scope(|scope| {
         for socket in listener.incoming().map_while(Result::ok) {
             // A client that goes away ends its thread, and nothing else.
-            scope.spawn(move || drop(answer(socket, file, page)));
+            scope.spawn(move || drop(answer(socket, file, page, manifest)));
         }
     });
 }
 
-fn answer(socket: TcpStream, file: &[u8], page: &str) -> std::io::Result<()> {
+fn answer(socket: TcpStream, file: &[u8], page: &str, manifest: &str) -> std::io::Result<()> {
     let mut out = socket.try_clone()?;
     let mut lines = BufReader::new(socket).lines();
     while let Some(first) = lines.next() {
-        let is_page = first?.contains(" /simple/");
+        let first = first?;
+        let (is_head, is_page) = (first.starts_with("HEAD "), first.contains(" /simple/"));
+        let is_manifest = first.contains("/manifests/");
         let (mut from, mut to) = (0, file.len());
         for line in lines.by_ref() {
             let line = line?.to_ascii_lowercase();
@@ -359,11 +388,11 @@ fn answer(socket: TcpStream, file: &[u8], page: &str) -> std::io::Result<()> {
         }
         if is_page {
             let kind = "application/vnd.pypi.simple.v1+json";
-            write!(
-                out,
-                "HTTP/1.1 200 X\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{page}",
-                page.len()
-            )?;
+            small(&mut out, kind, page, is_head)?;
+            continue;
+        }
+        if is_manifest {
+            small(&mut out, MANIFEST, manifest, is_head)?;
             continue;
         }
         let status = if to - from == file.len() { 200 } else { 206 };
@@ -377,4 +406,14 @@ fn answer(socket: TcpStream, file: &[u8], page: &str) -> std::io::Result<()> {
         out.write_all(&file[from..to])?;
     }
     Ok(())
+}
+
+fn small(out: &mut TcpStream, kind: &str, text: &str, is_head: bool) -> std::io::Result<()> {
+    let digest = Sha256::of(text.as_bytes());
+    let head = format!(
+        "HTTP/1.1 200 X\r\ncontent-type: {kind}\r\ndocker-content-digest: sha256:{digest}\r\ncontent-length: {}\r\n\r\n",
+        text.len()
+    );
+    out.write_all(head.as_bytes())?;
+    if is_head { Ok(()) } else { out.write_all(text.as_bytes()) }
 }

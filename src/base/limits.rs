@@ -35,6 +35,10 @@ pub const DOWNLOADS: usize = 64;
 /// reader takes.
 pub const PASSES: usize = 64;
 
+/// Most downloads from peers that the upstream helps with at once: each occupies a blocking thread and the place of a
+/// chunk in memory, of which there are sixteen.
+pub const HEDGES: usize = 4;
+
 /// Most blocking disk operations at once: more only queue in the kernel.
 pub const DISK_OPERATIONS: usize = 16;
 

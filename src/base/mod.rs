@@ -12,6 +12,7 @@ pub(crate) mod mutate;
 pub mod near;
 pub mod protobuf;
 mod secret;
+mod trail;
 pub mod varint;
 
 pub use artifact::{Access, Artifact};
@@ -22,6 +23,7 @@ pub use cid::{
 pub use digest::{Algorithm, Digest, DigestError, Hasher, Sha256};
 pub use near::{Subnet, is_near};
 pub use secret::Secret;
+pub use trail::{HOPS, Trail};
 
 pub use libp2p_identity::PeerId;
 pub use multiaddr::{Multiaddr, Protocol};

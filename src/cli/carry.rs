@@ -14,6 +14,7 @@ use crate::unixfs::LayoutBuilder;
 
 use super::orders::{self, Streams};
 use super::show;
+use super::sink::Sink;
 
 /// Say the CID, size and SHA-256 of files, without storing them. The CID is that of unixfs-v1-2025 (1 MiB chunks, raw
 /// leaves): what any dpm, and IPFS tools that are told so, make of the same bytes.
@@ -63,7 +64,8 @@ pub(super) struct Get {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "export")]
 pub(super) struct Export {
-    /// a project's name, pkg:pypi/NAME@VERSION, a URL of dpm, a digest (sha256:…) or a CID; or --all, or --pinned
+    /// a project's name, pkg:pypi/NAME@VERSION, an image, a URL of dpm, a digest (sha256:…) or a CID; or --all, or
+    /// --pinned
     #[argh(positional)]
     what: Option<String>,
     /// everything
@@ -383,56 +385,6 @@ fn name_each(rows: &[Value], what: &str, count: u64) {
     let unnamed = count.saturating_sub(rows.len() as u64);
     if unnamed > 0 {
         eprintln!("{what}: {unnamed} more");
-    }
-}
-
-/// Where bytes are written: to the terminal, or into a file that nobody sees before it is whole.
-enum Sink {
-    Terminal(io::Stdout),
-    File { file: File, path: PathBuf, kept: bool },
-}
-
-impl Sink {
-    fn file(folder: &Path) -> Result<Self> {
-        let path = folder.join(format!(".dpm-{}.part", std::process::id()));
-        let file = File::options().write(true).create_new(true).open(&path);
-        let file = file.with_context(|| format!("write into {}", folder.display()))?;
-        Ok(Self::File { file, path, kept: false })
-    }
-
-    /// Gives the file its name.
-    fn keep(&mut self, to: &Path) -> Result<()> {
-        if let Self::File { file, path, kept } = self {
-            file.sync_all().with_context(|| format!("write {}", to.display()))?;
-            std::fs::rename(path, to).with_context(|| format!("write {}", to.display()))?;
-            *kept = true;
-        }
-        Ok(())
-    }
-}
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Terminal(out) => out.write(bytes),
-            Self::File { file, .. } => file.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Terminal(out) => out.flush(),
-            Self::File { file, .. } => file.flush(),
-        }
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        if let Self::File { path, kept: false, .. } = self {
-            // Gone already is as good.
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 

@@ -2,8 +2,10 @@
 
 mod carry;
 mod orders;
+mod prefetch;
 pub mod setup;
 mod show;
+mod sink;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,11 +14,13 @@ use anyhow::{Context as _, Result, bail};
 use argh::FromArgs;
 use serde_json::json;
 
-use crate::config::{self, Config, Flags, Machine, Severity};
+use crate::config::{self, Config, Flags, Machine, Origin, Severity};
 use crate::daemon::{Daemon, Order, Tuning};
 use crate::rt::Lines;
 
-/// The distributed package manager: a cache in front of package indexes. Without a command it says what it can do;
+use show::Done;
+
+/// The distributed package manager: a cache in front of package indexes and registries of containers. Without a command it says what it can do;
 /// `dpm serve` is where to start.
 #[derive(FromArgs)]
 struct Dpm {
@@ -43,12 +47,13 @@ enum Command {
     Peers(PeersCommand),
     Cid(carry::CidCommand),
     Get(carry::Get),
+    Prefetch(prefetch::PrefetchCommand),
     Export(carry::Export),
     Import(carry::Import),
 }
 
 /// Run the cache. With no configuration it learns its upstream from this machine's pip or uv, and clients are
-/// answered under http://127.0.0.1:3142/pypi/simple/
+/// answered under http://127.0.0.1:3142/pypi/simple/ and, for containers, 127.0.0.1:3142/REGISTRY/IMAGE
 #[derive(FromArgs)]
 #[argh(subcommand, name = "serve")]
 struct Serve {
@@ -61,7 +66,8 @@ struct Serve {
     /// where clients connect (default: 127.0.0.1:3142)
     #[argh(option, arg_name = "addr")]
     listen: Option<SocketAddr>,
-    /// an upstream, as pypi=URL; repeat it for several, the first is asked first
+    /// an upstream, as pypi=URL, oci=URL or apt=URL; repeat it for several: the first index is asked first, the first
+    /// registry is what clients get who name none
     #[argh(option, arg_name = "name=url")]
     upstream: Vec<String>,
     /// never ask an upstream: serve what is stored
@@ -122,11 +128,13 @@ struct ConfigCheck {
     json: bool,
 }
 
-/// Point a package client of this user at dpm, or take that back exactly.
+/// Point a package client at dpm, or take that back exactly. Of containers' clients the system's configuration is
+/// written by root, the user's own by others; podman stands for skopeo, buildah and cri-o, too, and is told of the
+/// registries that dpm's configuration knows.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "setup")]
 struct Setup {
-    /// pip or uv
+    /// pip, uv, docker, podman or containerd
     #[argh(positional)]
     client: config::Client,
     /// take back what an earlier setup wrote
@@ -135,6 +143,12 @@ struct Setup {
     /// where dpm is (default: http://127.0.0.1:3142)
     #[argh(option, default = "String::from(\"http://127.0.0.1:3142\")")]
     url: String,
+    /// the client's file to write, where it is not the usual one
+    #[argh(option, arg_name = "file")]
+    file: Option<PathBuf>,
+    /// dpm's own configuration file, for the registries that podman is told of
+    #[argh(option, arg_name = "file")]
+    config: Option<PathBuf>,
     /// say what would be done and do nothing
     #[argh(switch)]
     dry_run: bool,
@@ -162,7 +176,7 @@ struct Status {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "why")]
 struct Why {
-    /// a URL of dpm, a digest (sha256:…), a CID, or the name of a project
+    /// a URL of dpm, a digest (sha256:…), a CID, an image (docker.io/library/alpine:3.20), or the name of a project
     #[argh(positional)]
     what: String,
     /// the configuration file of the node
@@ -192,11 +206,12 @@ struct Verify {
     json: bool,
 }
 
-/// Forget a project with its files, or one artifact: the next request asks the upstream.
+/// Forget a project with its files, an image with its layers and its repository's tags, or one artifact: the next
+/// request asks the upstream.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "purge")]
 struct Purge {
-    /// a URL of dpm, a digest (sha256:…), a CID, or the name of a project
+    /// a URL of dpm, a digest (sha256:…), a CID, an image (docker.io/library/alpine:3.20), or the name of a project
     #[argh(positional)]
     what: String,
     /// the configuration file of the node
@@ -210,11 +225,11 @@ struct Purge {
     json: bool,
 }
 
-/// Keep an artifact, or the stored files of a project, whatever else has to go; or let them go again.
+/// Keep an artifact, or what is stored of a project or an image, whatever else has to go; or let them go again.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "pin")]
 struct Pin {
-    /// a URL of dpm, a digest (sha256:…), a CID, or the name of a project
+    /// a URL of dpm, a digest (sha256:…), a CID, an image (docker.io/library/alpine:3.20), or the name of a project
     #[argh(positional)]
     what: String,
     /// let it go again
@@ -289,6 +304,7 @@ pub fn run() -> Result<u8> {
         Command::Gc(a) => orders::give(&Order::Gc, a.config, a.data, a.json),
         Command::Cid(a) => carry::cid(a),
         Command::Get(a) => carry::get(a),
+        Command::Prefetch(a) => prefetch::prefetch(a),
         Command::Export(a) => carry::export(a),
         Command::Import(a) => carry::import(a),
     }
@@ -321,7 +337,19 @@ fn serve(args: Serve) -> Result<u8> {
     for index in &config.pypi {
         log::info!("upstream {}: {} ({})", index.name, index.url, index.origin);
     }
+    let stated = || config.oci.iter().filter(|r| r.origin != Origin::WellKnown);
+    for registry in stated() {
+        let (name, hosts) = (&registry.name, registry.hosts.join(", "));
+        log::info!("registry {name}: {} for {hosts} ({})", registry.url, registry.origin);
+    }
+    for source in config.apt.iter().flatten() {
+        log::info!("apt source: {} ({})", source.url, source.origin);
+    }
     log::info!("clients: http://{}/pypi/simple/  data: {}", daemon.address(), config.data.display());
+    let host = config.oci.iter().find(|r| r.root).or(config.oci.first()).and_then(|r| r.hosts.first());
+    if let Some(host) = host {
+        log::info!("containers: {}/{host}/IMAGE, and so for other registries", daemon.address());
+    }
     match daemon.peer_id() {
         Some(peer) => log::info!("swarm: {peer}, shares with {}", show::share(config.near.share)),
         None => log::info!("swarm: off"),
@@ -329,6 +357,9 @@ fn serve(args: Serve) -> Result<u8> {
     if let Some(name) = daemon.local_name() {
         let port = daemon.address().port();
         log::info!("on the LAN: http://{name}:{port}/pypi/simple/ (unless another machine has that name)");
+        if config.apt.iter().flatten().next().is_some() {
+            log::info!("on the LAN: an apt proxy (_apt_proxy._tcp) for these sources, at port {port}");
+        }
     }
     // Stops on a signal; a handler that is gone is as good as one.
     let _ = receiver.recv();
@@ -365,12 +396,26 @@ fn check(args: ConfigCheck) -> Result<u8> {
             .iter()
             .map(|i| json!({"name": i.name, "url": i.url.as_str(), "private": i.private, "from": i.origin.to_string()}))
             .collect();
+        let registries: Vec<_> = config
+            .oci
+            .iter()
+            .map(|r| {
+                json!({
+                    "name": r.name, "url": r.url.as_str(), "hosts": r.hosts, "root": r.root,
+                    "private": r.private, "from": r.origin.to_string(),
+                })
+            })
+            .collect();
+        let apt = config.apt.iter().flatten();
+        let apt: Vec<_> = apt
+            .map(|s| json!({"url": s.url.as_str(), "private": s.private, "from": s.origin.to_string()}))
+            .collect();
         let findings: Vec<_> =
             findings.iter().map(|f| json!({"severity": f.severity.to_string(), "text": f.text})).collect();
         let listen = config.listen.to_string();
         show::json(&json!({
             "file": file, "listen": listen, "data": config.data, "offline": config.offline,
-            "pypi": indexes, "findings": findings,
+            "pypi": indexes, "oci": registries, "apt": apt, "findings": findings,
         }));
     } else {
         match file {
@@ -380,6 +425,18 @@ fn check(args: ConfigCheck) -> Result<u8> {
         println!("listen   {}\ndata     {}", config.listen, config.data.display());
         for index in &config.pypi {
             println!("pypi     {}  {}  ({})", index.name, index.url, index.origin);
+        }
+        for registry in config.oci.iter().filter(|r| r.origin != Origin::WellKnown) {
+            let hosts = registry.hosts.join(", ");
+            println!("oci      {}  {}  for {hosts}  ({})", registry.name, registry.url, registry.origin);
+        }
+        let known = config.oci.iter().filter(|r| r.origin == Origin::WellKnown);
+        let known: Vec<_> = known.map(|r| r.name.as_str()).collect();
+        if !known.is_empty() {
+            println!("oci      {}", known.join(", "));
+        }
+        for source in config.apt.iter().flatten() {
+            println!("apt      {}  ({})", source.url, source.origin);
         }
         for finding in &findings {
             println!("{}: {}", finding.severity, finding.text);
@@ -398,14 +455,22 @@ fn set_up(args: &Setup) -> Result<u8> {
         (true, false) => setup::undo(args.client, &machine)?,
         (false, dry_run) => {
             let url = args.url.parse().with_context(|| format!("--url {}", args.url))?;
-            let plan = setup::plan(args.client, &url, &machine)?;
+            let hosts = match args.client {
+                config::Client::Podman => {
+                    let flags = Flags { config: args.config.clone(), ..Flags::default() };
+                    Config::stated(&flags, &machine)?.oci.into_iter().flat_map(|r| r.hosts).collect()
+                }
+                _ => Vec::new(),
+            };
+            let target = setup::Target { url, hosts, file: args.file.clone() };
+            let plan = setup::plan(args.client, &target, &machine)?;
             if dry_run { plan.report() } else { setup::apply(&plan)? }
         }
     };
     if args.json {
         show::json(&serde_json::to_value(&report)?);
     } else {
-        show::setup(&report);
+        show::setup(&report, if args.dry_run { Done::Not } else { Done::Yes });
     }
     Ok(0)
 }

@@ -76,27 +76,35 @@ fn here(
     progress: &mut dyn FnMut(&Value),
 ) -> Result<Value> {
     // What is brought may be the first that is stored.
-    let first = matches!(order, Order::Import { .. });
+    let fetches = matches!(order, Order::Prefetch(_));
+    let first = fetches || matches!(order, Order::Import { .. });
     if !config.data.join("format").exists() && !first {
         bail!(
             "nothing is stored in {} yet, and no node runs there; --data names another folder",
             config.data.display()
         );
     }
+    let learned = crate::config::load_learned(&config.data, std::time::SystemTime::now());
     if config.pypi.is_empty()
-        && let Some((_, learned)) = crate::config::load_learned(&config.data, std::time::SystemTime::now())
+        && let Some((_, learned)) = learned.pypi
     {
         config.pypi = learned;
     }
-    // An order looks at what is there. Upstreams are the node's business.
-    config.offline = true;
+    if config.apt.is_none() {
+        config.apt = learned.apt.map(|(_, learned)| learned);
+    }
+    // An order looks at what is there: upstreams are the node's business. But to fetch is what this one is for.
+    config.offline |= !fetches;
     let executor = Executor::start(1).context("start a thread")?;
     let flights = executor.tasks();
     let rooms = Rooms::open(&config, &Tuning::default(), &flights)?;
-    let store = rooms.store.clone();
+    let (store, client) = (rooms.store.clone(), rooms.client.clone());
     let admin = Admin::new(&config, rooms, None);
     let Streams { input, output } = &mut streams;
     let outcome = admin.carry_through(order, input, output, &mut |state| progress(&state));
+    // A page may still be asked for behind the outcome.
+    client.close();
+    future::block_on(flights.finish());
     store.close()?;
     outcome.map_err(|e| anyhow::anyhow!(e))
 }

@@ -42,7 +42,7 @@ pub(super) fn outcome(order: &Order, v: &Value) {
         }
         Order::Pin(_) => println!("{} stored artifacts are kept whatever else has to go", v["artifacts"]),
         Order::Unpin(_) => println!("{} stored artifacts may go again", v["artifacts"]),
-        Order::Get(_) | Order::Export { .. } | Order::Import { .. } => why(v, 0),
+        Order::Get(_) | Order::Prefetch(_) | Order::Export { .. } | Order::Import { .. } => why(v, 0),
         Order::Gc => println!(
             "evicted {} artifacts ({}), removed {} orphaned files, forgot {} old pages",
             v["artifacts_evicted"],
@@ -133,6 +133,15 @@ fn status(v: &Value) {
         let private = if index["private"] == true { "  private" } else { "" };
         println!("pypi     {}  {}{private}", text(&index["name"]), text(&index["url"]));
     }
+    let hosts = v["oci"].as_array().into_iter().flatten().filter_map(|r| r["hosts"][0].as_str());
+    let hosts: Vec<_> = hosts.collect();
+    if !hosts.is_empty() {
+        println!("oci      {}", hosts.join("  "));
+    }
+    for source in v["apt"].as_array().into_iter().flatten() {
+        let private = if source["private"] == true { "  private" } else { "" };
+        println!("apt      {}{private}", text(&source["url"]));
+    }
     for (cache, count) in v["answers"].as_object().into_iter().flatten() {
         println!("{cache:<8} {} answers, {}", count["answers"], bytes(&count["bytes"]));
     }
@@ -179,6 +188,8 @@ pub(super) fn progress(order: &Order, v: &Value) {
     };
     match order {
         Order::Get(_) => eprint!("\r{share}   "),
+        // A package's file says its bytes alone.
+        Order::Prefetch(_) if v["of"].is_null() => eprint!("\r{share}   "),
         _ => eprint!("\r{} of {} artifacts, {share}   ", v["artifacts"], v["of"]),
     }
 }
@@ -190,20 +201,32 @@ pub(super) fn end_progress() {
     }
 }
 
-/// Prints what a set-up did.
-pub(super) fn setup(report: &Report) {
-    let did = match report.action {
-        Action::Created => "created",
-        Action::Changed => "changed",
-        Action::Unchanged => "is as it should be already:",
-        Action::Restored => "put back as it was:",
-        Action::Removed => "removed",
-        Action::TakenOut => "took dpm's lines out of",
-        Action::Nothing => "nothing to undo in",
+/// Whether something was done, or only planned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Done {
+    Yes,
+    Not,
+}
+
+/// Prints what a set-up did, or would do.
+pub(super) fn setup(report: &Report, done: Done) {
+    let did = match (report.action, done) {
+        (Action::Created, Done::Yes) => "created",
+        (Action::Created, Done::Not) => "would create",
+        (Action::Changed, Done::Yes) => "changed",
+        (Action::Changed, Done::Not) => "would change",
+        (Action::Unchanged, _) => "is as it should be already:",
+        (Action::Restored, _) => "put back as it was:",
+        (Action::Removed, _) => "removed",
+        (Action::TakenOut, _) => "took dpm's lines out of",
+        (Action::Nothing, _) => "nothing to undo in",
     };
     println!("{}: {did} {}", report.client, report.file.display());
     for warning in &report.warnings {
         println!("warning: {warning}");
+    }
+    for note in report.notes.iter().filter(|_| report.action != Action::Nothing) {
+        println!("note: {note}");
     }
 }
 

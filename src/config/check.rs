@@ -8,7 +8,7 @@ use rustix::fs::Access;
 use serde::Serialize;
 
 use super::index::looks_internal;
-use super::{Budget, Config, is_loopback};
+use super::{Budget, Clients, Config, Origin, is_loopback};
 
 /// One remark.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -47,6 +47,8 @@ impl Config {
         let mut found = Vec::new();
         self.check_listen(&mut found);
         self.check_indexes(&mut found);
+        self.check_registries(&mut found);
+        self.check_apt(&mut found);
         self.check_freshness(&mut found);
         check_disk(self, &mut found);
         found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -74,7 +76,12 @@ impl Config {
 
     fn check_indexes(&self, found: &mut Vec<Finding>) {
         if self.pypi.is_empty() {
-            found.error("no Python index is known: name one with [[pypi]]".into());
+            let text = "no Python index is known: name one with [[pypi]]".to_owned();
+            // Whoever names a registry may want no more than that.
+            match self.oci.iter().any(|registry| registry.origin != Origin::WellKnown) {
+                true => found.note(text),
+                false => found.error(text),
+            }
         }
         let mut urls = HashSet::new();
         let mut owned = HashSet::new();
@@ -126,6 +133,63 @@ impl Config {
                      fails; say owns = [\"corp-*\"]"
                 )),
                 None => {}
+            }
+        }
+    }
+
+    fn check_registries(&self, found: &mut Vec<Finding>) {
+        for registry in &self.oci {
+            let name = &registry.name;
+            for url in [&registry.url].into_iter().chain(&registry.files) {
+                if url.scheme() == "http" && !is_loopback(url) {
+                    let risk = if registry.password.is_some() { ", and reads the password" } else { "" };
+                    found.warning(format!(
+                        "registry {name}: {url} is plain http; whoever is on the way decides what a tag means{risk}"
+                    ));
+                }
+            }
+            if is_loopback(&registry.url) && registry.url.port_or_known_default() == Some(self.listen.port())
+            {
+                found.error(format!("registry {name}: {} is dpm itself", registry.url));
+            }
+            match (&registry.username, &registry.password) {
+                (None, Some(_)) => found.warning(format!(
+                    "registry {name} has a password and no username, and is asked without either"
+                )),
+                (Some(_), None) => found.warning(format!(
+                    "registry {name} has a username and no password, and is asked without either"
+                )),
+                _ => {}
+            }
+            let open = !self.listen.ip().is_loopback();
+            match &registry.clients {
+                Clients::Anyone if registry.private && open => found.warning(format!(
+                    "private registry {name} has clients = \"anyone\": everybody who reaches {} gets its images",
+                    self.listen
+                )),
+                Clients::Password(..) if open => found.note(format!(
+                    "registry {name}: clients show their password to {} in the clear; put TLS in front of it",
+                    self.listen
+                )),
+                _ => {}
+            }
+            if registry.root && !registry.hosts.iter().any(|host| host == "docker.io") {
+                found.note(format!(
+                    "registry {name} is at the root: docker's registry-mirrors get its images for those of docker.io"
+                ));
+            }
+            if !registry.private && looks_internal(&registry.url) {
+                found.note(format!(
+                    "registry {name} seems to be on a private network; private = true keeps it from peers"
+                ));
+            }
+        }
+    }
+
+    fn check_apt(&self, found: &mut Vec<Finding>) {
+        for url in self.apt.iter().flatten().map(|source| &source.url) {
+            if is_loopback(url) && url.port_or_known_default() == Some(self.listen.port()) {
+                found.error(format!("apt source {url} is dpm itself"));
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::eco::pypi::NamePattern;
 
 use super::index::{default_name, http_url};
 use super::units::{Share, Size, Span};
-use super::{BadUrl, Clients, Config, ConfigError, Index, Machine, Origin, Registry};
+use super::{AptSource, BadUrl, Clients, Config, ConfigError, Index, Machine, Origin, Registry};
 use super::{near, oci};
 use crate::base::{Multiaddr, PeerId, Secret};
 
@@ -24,6 +24,7 @@ pub(super) fn read(path: &Path, machine: &Machine) -> Result<Config, ConfigError
     let mut config = Config::defaults();
     let d = &mut config;
     set(&mut d.listen, file.listen);
+    d.names = file.names.into_iter().map(|name| name.0).collect();
     set(&mut d.data, file.data.map(|data| dir.join(data)));
     set(&mut d.offline, file.offline);
     d.proxy = file.proxy.map(|proxy| proxy.0);
@@ -44,6 +45,11 @@ pub(super) fn read(path: &Path, machine: &Machine) -> Result<Config, ConfigError
     d.near.listen = n.listen.into_iter().map(|address| address.0).collect();
     d.near.peers = n.peers.into_iter().map(|peer| peer.0).collect();
     d.near.allow = n.allow.into_iter().map(|peer| peer.0).collect();
+    let private = file.apt.private;
+    d.apt = file.apt.upstreams.map(|urls| {
+        let source = |url: AptUrl| AptSource { private, origin: Origin::File(path.into()), ..url.0 };
+        urls.into_iter().map(source).collect()
+    });
     for (place, raw) in file.pypi.into_iter().enumerate() {
         let line = line_of(&text, raw.span().start);
         let wrong = |text| ConfigError::File { path: path.into(), line, text };
@@ -98,6 +104,9 @@ fn write_index(text: &mut String, index: &Index) -> std::fmt::Result {
     writeln!(text, "files = {}", list(index.files.iter().map(Url::to_string).collect()))?;
     writeln!(text, "owns = {}", list(index.owns.clone()))?;
     writeln!(text, "private = {}", index.private)?;
+    if index.peers {
+        writeln!(text, "peers = true")?;
+    }
     if let Some(username) = &index.username {
         writeln!(text, "username = {}", quoted(username))?;
     }
@@ -120,6 +129,7 @@ fn set<T>(place: &mut T, stated: Option<T>) {
 #[serde(deny_unknown_fields, default)]
 struct File {
     listen: Option<SocketAddr>,
+    names: Vec<DomainName>,
     data: Option<PathBuf>,
     offline: Option<bool>,
     proxy: Option<HttpUrl>,
@@ -127,6 +137,7 @@ struct File {
     freshness: FreshnessTable,
     log: LogTable,
     near: NearTable,
+    apt: AptTable,
     pypi: Vec<toml::Spanned<IndexTable>>,
     oci: Vec<toml::Spanned<RegistryTable>>,
 }
@@ -166,6 +177,13 @@ struct NearTable {
     allow: Vec<PeerName>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct AptTable {
+    upstreams: Option<Vec<AptUrl>>,
+    private: bool,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct IndexTable {
@@ -176,6 +194,7 @@ struct IndexTable {
     #[serde(default)]
     owns: Vec<Glob>,
     private: Option<bool>,
+    peers: Option<bool>,
     username: Option<String>,
     password_file: Option<PathBuf>,
     password_env: Option<String>,
@@ -243,11 +262,24 @@ macro_rules! read_by {
 }
 
 read_by! {
+    AptUrl(AptSource) = apt_source;
+    DomainName(String) = domain_name;
     HostName(String) = near::host_name;
     ListenAddress(Multiaddr) = near::listen_address;
     PeerAddress((PeerId, Multiaddr)) = near::peer_address;
     PeerName(PeerId) = near::peer_id;
     RegistryHost(String) = oci::host;
+}
+
+fn domain_name(text: &str) -> Result<String, String> {
+    match !text.is_empty() && text.split('.').all(|label| near::host_name(label).is_ok()) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is no name without a port, as \"packages.example.org\" is")),
+    }
+}
+
+fn apt_source(text: &str) -> Result<AptSource, String> {
+    AptSource::from_url(text, Origin::Flag).map_err(|e| e.to_string())
 }
 
 impl TryFrom<String> for HttpUrl {
@@ -299,6 +331,7 @@ impl IndexTable {
             files: self.files.into_iter().map(|url| super::without_userinfo(&url.0)).collect(),
             owns: self.owns.into_iter().map(|glob| glob.0).collect(),
             private: self.private.unwrap_or(username.is_some() || password.is_some()),
+            peers: self.peers.unwrap_or(false),
             username,
             password,
             ..stated
@@ -452,11 +485,15 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 const HEAD: &str = r##"# dpm's configuration. What is commented out shows the default.
-# Flags outweigh the environment, that outweighs this file, this outweighs what is learned from pip and uv.
+# Flags outweigh the environment, that outweighs this file, this outweighs what is learned from pip, uv and apt.
 # Sizes: "50GB", "500MiB". Times: "30s", "5m", "12h", "7d". Paths are relative to this file.
 
 # Where clients connect. Anything but a loopback address lets the network in. ($DPM_LISTEN, --listen)
 # listen = "127.0.0.1:3142"
+
+# Further names of this box, as a reverse proxy's: /ipfs, /api and /metrics are answered under these, its host name,
+# NAME.local and addresses only, so that no web page elsewhere can read them through a visitor's browser.
+# names = ["packages.example.org"]
 
 # Where packages are kept; the default is /var/lib/dpm for root, else ~/.local/share/dpm. ($DPM_DATA, --data)
 # data = "/var/lib/dpm"
@@ -496,7 +533,7 @@ const HEAD: &str = r##"# dpm's configuration. What is commented out shows the de
 # lan = false
 # name = "dpm"
 # Who may have what is stored here: "off", "lan" (private addresses and this box's own networks), "anyone". What came
-# from a private index is never given to anybody.
+# from a private index or registry is given to nobody, unless that one says peers = true.
 # share = "lan"
 # Only these peers, by their ids; empty for everybody whom `share` lets in.
 # allow = []
@@ -505,12 +542,19 @@ const HEAD: &str = r##"# dpm's configuration. What is commented out shows the de
 # Peers that mDNS cannot find, as "/ip4/192.0.2.7/udp/4001/quic-v1/p2p/ID". (--peer)
 # peers = []
 
+[apt]
+# What apt may ask dpm for as its proxy: http sources, as in apt's own list. Without it, those of this machine's apt.
+# upstreams = ["http://deb.example.org/debian/"]
+# true: never shown to peers.
+# private = false
+
 # Python indexes, in the order in which they are asked. Without any, dpm asks pip and uv which they use.
 #   name           in logs and metrics: a-z, 0-9, '-', '_', '.'
 #   url            of the simple API
 #   files          further places that its files may be fetched from
 #   owns           names that belong to this index and are never asked of another: "corp-*"
 #   private        true: never shown to peers; the default is true where there are credentials
+#   peers          true: its files are given to peers although it is private
 #   username       for Basic authentication
 #   password_file  the file that holds the password or token; or
 #   password_env   the environment variable that holds it
@@ -522,6 +566,7 @@ const NO_INDEX: &str = r#"# [[pypi]]
 # files = []
 # owns = []
 # private = false
+# peers = false
 # username = "reader"
 # password_file = "pypi.password"
 "#;

@@ -17,6 +17,12 @@ pub enum Client {
     Pip,
     /// uv.
     Uv,
+    /// docker's daemon.
+    Docker,
+    /// podman, and with it skopeo, buildah and cri-o.
+    Podman,
+    /// containerd.
+    Containerd,
 }
 
 /// What was done to one client's file. Kept in `$XDG_STATE_HOME/dpm/setup/<client>.json`, readable by its user only.
@@ -28,7 +34,7 @@ pub struct Handover {
     pub client: Client,
     /// The file itself, symlinks followed.
     pub file: PathBuf,
-    /// The index URL that we wrote.
+    /// The URL that we wrote: of an index; of dpm itself for a client of containers.
     pub index_url: String,
     /// The host that we called trusted, if we had to.
     pub trusted_host: Option<String>,
@@ -48,13 +54,16 @@ pub struct Handover {
 
 impl Client {
     /// All of them.
-    pub const ALL: [Client; 2] = [Self::Pip, Self::Uv];
+    pub const ALL: [Client; 5] = [Self::Pip, Self::Uv, Self::Docker, Self::Podman, Self::Containerd];
 
     /// As it is typed.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pip => "pip",
             Self::Uv => "uv",
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Containerd => "containerd",
         }
     }
 }
@@ -68,10 +77,12 @@ impl std::fmt::Display for Client {
 impl std::str::FromStr for Client {
     type Err = String;
     fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|client| client.name() == name)
-            .ok_or_else(|| format!("{name:?} is no client that dpm can set up; there are pip and uv"))
+        Self::ALL.into_iter().find(|client| client.name() == name).ok_or_else(|| {
+            format!(
+                "{name:?} is no client that dpm can set up; there are {}",
+                Self::ALL.map(Self::name).join(", ")
+            )
+        })
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Index {
     pub owns: Vec<String>,
     /// Its artifacts are not for everybody: never shown to peers.
     pub private: bool,
+    /// Its artifacts are given to peers although it is private: the operator says so by name.
+    pub peers: bool,
     /// User for Basic authentication.
     pub username: Option<String>,
     /// Password or token for Basic authentication.
@@ -64,7 +66,17 @@ impl Index {
         }
         let learned = matches!(origin, Origin::Learned(_));
         let private = username.is_some() || password.is_some() || (learned && looks_internal(&url));
-        Ok(Self { name, url, files: Vec::new(), owns: Vec::new(), private, username, password, origin })
+        Ok(Self {
+            name,
+            url,
+            files: Vec::new(),
+            owns: Vec::new(),
+            private,
+            peers: false,
+            username,
+            password,
+            origin,
+        })
     }
 }
 

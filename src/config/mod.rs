@@ -4,10 +4,13 @@
 //! socket and never writes into the configuration it reads ([`crate::cli::setup`] does, with [`Handover`] as its
 //! memory).
 
+mod apt;
 mod atomic;
 mod check;
+mod daemon_json;
 mod file;
 mod handover;
+mod hosts_toml;
 mod index;
 mod learn;
 mod learned;
@@ -15,6 +18,7 @@ mod machine;
 mod near;
 mod oci;
 mod pip_conf;
+mod registries_conf;
 mod units;
 mod uv_toml;
 
@@ -26,11 +30,12 @@ use std::time::{Duration, SystemTime};
 
 use url::Url;
 
+pub use apt::{AptSource, BadSource, learn_apt};
 pub use check::{Finding, Severity};
 pub use handover::{Client, Handover};
 pub use index::{BadUrl, Index, Origin};
 pub use learn::{LearnError, learn_pypi};
-pub use learned::{LEARNED_TIME, load_learned, save_learned};
+pub use learned::{LEARNED_TIME, Learned, load_learned, save_learned};
 pub use machine::{Machine, RUN_TIME, RunError};
 pub use near::{Near, Share};
 pub use oci::Registry;
@@ -41,8 +46,11 @@ pub use crate::resolve::Freshness;
 pub use crate::store::Budget;
 
 pub(crate) use atomic::replace;
+pub(crate) use daemon_json::DaemonJson;
+pub(crate) use hosts_toml::HostsToml;
 pub(crate) use index::{is_loopback, without_userinfo};
 pub(crate) use pip_conf::PipConf;
+pub(crate) use registries_conf::{Mirror, RegistriesConf};
 pub(crate) use uv_toml::UvToml;
 
 /// Everything that the daemon needs to know before it starts.
@@ -50,6 +58,8 @@ pub(crate) use uv_toml::UvToml;
 pub struct Config {
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// Further names under which this box is asked, a reverse proxy's: what tells of the box answers to no other.
+    pub names: Vec<String>,
     /// The directory that holds the store and its index.
     pub data: PathBuf,
     /// Never ask an upstream.
@@ -68,8 +78,10 @@ pub struct Config {
     pub pypi: Vec<Index>,
     /// Registries of container images; clients name them by their hosts.
     pub oci: Vec<Registry>,
-    /// When `pypi` was learned from the machine's clients; `None` when it was stated.
-    pub learned: Option<SystemTime>,
+    /// What apt may ask dpm for as its proxy; `None` when nobody has said yet.
+    pub apt: Option<Vec<AptSource>>,
+    /// What of it was learned from the machine's clients, and when; what was stated is not in there.
+    pub learned: Learned,
 }
 
 /// How much disk to use.
@@ -117,7 +129,7 @@ pub struct Flags {
 impl Config {
     /// Puts flags, environment, file and what the clients know together, in this order of weight.
     ///
-    /// Runs `pip` or `uv` (at most [`RUN_TIME`] each) only when nobody names an index and nothing younger
+    /// Runs `pip`, `uv` or `apt-get` (at most [`RUN_TIME`] each) only when nobody names their indexes and nothing younger
     /// than [`LEARNED_TIME`] is remembered. Writes nothing: the caller keeps what was learned with [`save_learned`].
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
         Self::load_on(flags, &Machine::here())
@@ -126,28 +138,33 @@ impl Config {
     /// [`Config::load`] with the machine given.
     pub fn load_on(flags: &Flags, machine: &Machine) -> Result<Self, ConfigError> {
         let mut config = Self::stated(flags, machine)?;
-        if !config.pypi.is_empty() {
-            return Ok(config);
+        let (now, port) = (SystemTime::now(), config.listen.port());
+        let remembered = if flags.relearn { Learned::default() } else { load_learned(&config.data, now) };
+        if config.pypi.is_empty() {
+            config.learned.pypi = match remembered.pypi {
+                Some(remembered) => Some(remembered),
+                None => match learn_pypi(machine, port) {
+                    Ok(learned) => Some((now, learned)),
+                    // Whoever names a registry wants that, and need not have pip.
+                    Err(e) if config.oci.iter().any(|r| r.origin != Origin::WellKnown) => {
+                        log::info!("no Python index is served: {e}");
+                        None
+                    }
+                    Err(e) => return Err(e.into()),
+                },
+            };
+            config.pypi = config.learned.pypi.iter().flat_map(|(_, pypi)| pypi.clone()).collect();
         }
-        let remembered = if flags.relearn { None } else { load_learned(&config.data, SystemTime::now()) };
-        let (at, pypi) = match remembered {
-            Some(remembered) => remembered,
-            None => match learn_pypi(machine, config.listen.port()) {
-                Ok(learned) => (SystemTime::now(), learned),
-                // Whoever names a registry wants that, and need not have pip.
-                Err(e) if config.oci.iter().any(|r| r.origin != Origin::WellKnown) => {
-                    log::info!("no Python index is served: {e}");
-                    return Ok(config);
-                }
-                Err(e) => return Err(e.into()),
-            },
-        };
-        config.learned = Some(at);
-        config.pypi = pypi;
+        if config.apt.is_none() {
+            let (at, apt) = remembered.apt.unwrap_or_else(|| (now, learn_apt(machine, port)));
+            config.apt = Some(apt.clone());
+            config.learned.apt = Some((at, apt));
+        }
         Ok(config)
     }
 
-    /// Only what flags, environment and file say: `pypi` is empty when none of them names an index. Runs no client.
+    /// Only what flags, environment and file say: `pypi` is empty, and `apt` is `None`, when none of them names one. Runs
+    /// no client.
     pub fn stated(flags: &Flags, machine: &Machine) -> Result<Self, ConfigError> {
         let mut config = match Self::find_file(flags, machine) {
             Some(path) => file::read(&path, machine)?,
@@ -176,7 +193,7 @@ impl Config {
         config.offline |= flags.offline;
         if !flags.upstreams.is_empty() {
             let stated = Upstreams::read(flags.upstreams.iter().map(String::as_str), &Origin::Flag);
-            stated.map_err(|text| ConfigError::Flag { flag: "--upstream", text })?.replace(&mut config);
+            stated.map_err(flag("--upstream"))?.replace(&mut config);
         }
         config.oci = Registry::with_well_known(config.oci);
         if config.data.as_os_str().is_empty() {
@@ -206,6 +223,7 @@ impl Config {
     fn defaults() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+            names: Vec::new(),
             data: PathBuf::new(),
             offline: false,
             store: Store { budget: Budget::Share(20), free_margin_bytes: 1_000_000_000 },
@@ -221,7 +239,8 @@ impl Config {
             proxy: None,
             pypi: Vec::new(),
             oci: Vec::new(),
-            learned: None,
+            apt: None,
+            learned: Learned::default(),
         }
     }
 
@@ -259,6 +278,7 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("listen", &self.listen)
+            .field("names", &self.names)
             .field("data", &self.data)
             .field("offline", &self.offline)
             .field("store", &self.store)
@@ -268,16 +288,18 @@ impl fmt::Debug for Config {
             .field("proxy", &self.proxy.as_ref().map(|proxy| without_userinfo(proxy).to_string()))
             .field("pypi", &self.pypi)
             .field("oci", &self.oci)
+            .field("apt", &self.apt)
             .field("learned", &self.learned)
             .finish()
     }
 }
 
-/// What `pypi=URL` and `oci=URL` texts name, in order.
+/// What `pypi=URL`, `oci=URL` and `apt=URL` texts name, in order.
 #[derive(Default)]
 struct Upstreams {
     pypi: Vec<Index>,
     oci: Vec<Registry>,
+    apt: Vec<AptSource>,
 }
 
 impl Upstreams {
@@ -299,8 +321,13 @@ impl Upstreams {
                         Registry::from_url(name, url, origin.clone()).map_err(|e| e.to_string())?;
                     all.oci.push(Registry { root: all.oci.is_empty(), ..registry });
                 }
+                "apt" => {
+                    all.apt.push(AptSource::from_url(url, origin.clone()).map_err(|e| e.to_string())?);
+                }
                 other => {
-                    return Err(format!("{other:?} is no ecosystem that dpm knows; there are pypi and oci"));
+                    return Err(format!(
+                        "{other:?} is no ecosystem that dpm knows; there are pypi, oci and apt"
+                    ));
                 }
             }
         }
@@ -314,6 +341,9 @@ impl Upstreams {
         }
         if !self.oci.is_empty() {
             config.oci = self.oci;
+        }
+        if !self.apt.is_empty() {
+            config.apt = Some(self.apt);
         }
     }
 }

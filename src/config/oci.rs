@@ -76,6 +76,12 @@ impl Registry {
 
     /// Puts those that were stated before those that everybody knows. Docker Hub is at the root unless another is.
     pub(super) fn with_well_known(mut stated: Vec<Self>) -> Vec<Self> {
+        let stands_for_hub = |r: &Self| r.hosts.iter().any(|host| host == DOCKER_HUB.0);
+        if !stated.iter().any(|r| r.root)
+            && let Some(hub) = stated.iter_mut().find(|r| stands_for_hub(r))
+        {
+            hub.root = true;
+        }
         let has_root = stated.iter().any(|r| r.root);
         let hub = std::iter::once(DOCKER_HUB).map(|(name, url)| (name, url.to_owned()));
         let others = WELL_KNOWN.into_iter().map(|name| (name, format!("https://{name}/")));
@@ -167,5 +173,8 @@ mod tests {
         assert_eq!(all.iter().filter(|r| r.root).count(), 1);
         assert_eq!(all.iter().filter(|r| r.hosts.iter().any(|h| h == "ghcr.io")).count(), 1);
         assert!(all[0].root);
+        let hub = Registry { hosts: vec!["docker.io".into()], ..registry("http://m.example.org/").unwrap() };
+        let all = Registry::with_well_known(vec![registry("http://r.example.org/").unwrap(), hub]);
+        assert_eq!(all.iter().map(|r| r.root).collect::<Vec<_>>()[..3], [false, true, false]);
     }
 }

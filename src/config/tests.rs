@@ -24,19 +24,23 @@ const INDEX: &str = "[[pypi]]\nurl = 'https://index.example.org/simple'\n";
 #[test]
 fn every_key() {
     let config = load(
-        "listen = '[::1]:80'\ndata = 'd'\noffline = true\nproxy = 'http://u:p@proxy.example.org:8080'\n\
+        "listen = '[::1]:80'\nnames = ['packages.example.org']\ndata = 'd'\noffline = true\nproxy = 'http://u:p@proxy.example.org:8080'\n\
          [store]\nbudget = '50GB'\nfree_margin = '2GiB'\n[freshness]\nttl = '1m'\nmax_ttl = '2m'\n\
          stale_while_revalidate = '3s'\nstale_if_error = '4d'\nnegative = '5s'\n[log]\nrequests = false\n\
+         [apt]\nupstreams = ['http://deb.example.org/debian']\nprivate = true\n\
          [[pypi]]\nname = 'corp'\nurl = 'https://me@corp.example.org/simple'\nfiles = ['https://f.example.org/']\n\
          owns = ['Corp_*']\npassword_file = 'secret'\n[[pypi]]\nurl = 'https://index.example.org/simple/'\n\
          password_env = 'TOKEN'\nprivate = false\n",
     )
     .unwrap();
     assert_eq!(config.listen, "[::1]:80".parse().unwrap());
+    assert_eq!(config.names, ["packages.example.org"]);
     assert!(config.data.is_absolute() && config.data.ends_with("d"), "beside the file: {:?}", config.data);
     assert!(config.offline && !config.log.requests);
     assert_eq!(config.store, Store { budget: Budget::Bytes(50_000_000_000), free_margin_bytes: 2 << 30 });
     assert_eq!(config.freshness.stale_if_error, Duration::from_secs(4 * 86_400));
+    let [source] = config.apt.as_deref().unwrap() else { panic!("{:?}", config.apt) };
+    assert_eq!((source.url.as_str(), source.private), ("http://deb.example.org/debian/", true));
     let [corp, public] = &config.pypi[..] else { panic!("{:?}", config.pypi) };
     assert_eq!((corp.name.as_str(), corp.url.as_str()), ("corp", "https://corp.example.org/simple/"));
     assert_eq!((corp.username.as_deref(), corp.private), (Some("me"), true));
@@ -62,6 +66,10 @@ fn errors_name_the_line_and_what_was_meant() {
             "[store]\nbudget = '0%'",
             "dpm.toml:2: budget: \"0%\" is no budget, as \"20%\" of the disk and \"50GB\" are",
         ),
+        (
+            "names = ['a:1']",
+            "dpm.toml:1: names: \"a:1\" is no name without a port, as \"packages.example.org\" is",
+        ),
         ("listen = 'here'", "dpm.toml:1: listen: invalid socket address syntax"),
         ("offline = 1", "dpm.toml:1: offline: invalid type: integer `1`, expected a boolean"),
         ("[[pypi]]\nname = 'a'", "dpm.toml:1: missing field `url`"),
@@ -86,6 +94,11 @@ fn errors_name_the_line_and_what_was_meant() {
         (
             "[[pypi]]\nurl = 'https://example.org'\npassword_env = 'NOT_THERE'",
             "the password of index pypi: $NOT_THERE is not set",
+        ),
+        (
+            "[apt]\nupstreams = ['https://u:hunter2@deb.example.org']",
+            "dpm.toml:2: upstreams: apt asks a proxy for http sources only: write http://, or leave it to apt \
+             (Acquire::https::Proxy \"DIRECT\")",
         ),
         (
             "[[pypi]]\nname = 'A/b'\nurl = 'https://example.org'",
@@ -124,12 +137,16 @@ fn flags_outweigh_environment_outweighs_file() {
     };
     let config = Config::load_on(&flags, &machine).unwrap();
     assert_eq!((config.listen.port(), config.pypi[0].origin.clone()), (4, Origin::Flag));
-    assert_eq!(config.learned, None);
+    assert_eq!((config.learned.pypi, config.apt.as_deref()), (None, Some(&[][..])), "there is no apt");
     assert!(config.data.ends_with("home/.local/share/dpm"));
     machine.superuser = true;
     assert!(Config::stated(&flags, &machine).unwrap().data.ends_with("root/var/lib/dpm"));
 
-    for wrong in ["https://a.example.org", "npm=https://a.example.org", "pypi=a"] {
+    let upstreams = vec!["apt=http://deb.example.org/debian".into()];
+    let with_apt = Config::stated(&Flags { upstreams, ..Flags::default() }, &machine).unwrap();
+    assert_eq!((with_apt.apt.unwrap()[0].origin.clone(), with_apt.pypi.len()), (Origin::Flag, 2));
+    for wrong in ["https://a.example.org", "npm=https://a.example.org", "pypi=a", "apt=https://a.example.org"]
+    {
         let flags = Flags { upstreams: vec![wrong.into()], ..Flags::default() };
         assert!(matches!(Config::stated(&flags, &machine), Err(ConfigError::Flag { .. })), "{wrong}");
     }
@@ -145,7 +162,7 @@ fn learned_is_remembered() {
     assert!(matches!(Config::load_on(&flags, &machine), Err(ConfigError::Learn(LearnError::NoClient))));
     machine.vars.insert("PIP_INDEX_URL".into(), "https://a.example.org/s".into());
     let config = Config::load_on(&flags, &machine).unwrap();
-    save_learned(&config.data, config.learned.unwrap(), &config.pypi).unwrap();
+    save_learned(&config.data, &config.learned).unwrap();
     machine.vars.remove(std::ffi::OsStr::new("PIP_INDEX_URL"));
     assert_eq!(Config::load_on(&flags, &machine).unwrap().pypi, config.pypi);
     assert!(Config::load_on(&Flags { relearn: true, ..flags }, &machine).is_err());
@@ -185,6 +202,8 @@ fn default_file() {
     assert!(full.proxy.take().is_some());
     let bare = load("data = '/var/lib/dpm'").unwrap();
     full.pypi.clear();
+    assert_eq!(std::mem::take(&mut full.names), ["packages.example.org"]);
+    assert_eq!(full.apt.take().map(|sources| sources.len()), Some(1));
     // Where the swarm listens by default is no list: a port that is taken is replaced.
     assert_eq!(std::mem::take(&mut full.near.listen).len(), 2);
     assert_eq!(format!("{full:?}"), format!("{bare:?}"));
@@ -252,6 +271,41 @@ fn findings() {
             vec![(Severity::Error, "nothing will be cached")],
         ),
         (format!("data = '/dev/null'\n{INDEX}"), vec![(Severity::Error, "is no directory")]),
+        ("[[oci]]\nurl = 'https://r.example.org'".into(), vec![(Severity::Note, "no Python index")]),
+        (
+            format!("{INDEX}[[oci]]\nurl = 'http://r.example.org'\nhosts = ['docker.io']"),
+            vec![(Severity::Warning, "decides what a tag means")],
+        ),
+        (
+            format!("{INDEX}[[oci]]\nurl = 'http://127.0.0.1:3142'\nprivate = true"),
+            vec![(Severity::Error, "is dpm itself")],
+        ),
+        (format!("{INDEX}[[oci]]\nurl = 'http://127.0.0.1:5000'\nprivate = true"), vec![]),
+        (
+            format!("{INDEX}[[oci]]\nurl = 'https://u@r.example.org'"),
+            vec![(Severity::Warning, "no password")],
+        ),
+        (
+            format!("{INDEX}[[oci]]\nurl = 'https://r.example.org'\nroot = true"),
+            vec![(Severity::Note, "for those of docker.io")],
+        ),
+        (
+            format!("{INDEX}[[oci]]\nurl = 'https://registry'"),
+            vec![(Severity::Note, "seems to be on a private network")],
+        ),
+        (
+            format!(
+                "listen = '0.0.0.0:1'\n{INDEX}[[oci]]\nurl = 'https://u:p@r.example.org'\nclients = 'anyone'"
+            ),
+            vec![
+                (Severity::Warning, "listen = "),
+                (Severity::Warning, "everybody who reaches 0.0.0.0:1 gets its images"),
+            ],
+        ),
+        (
+            format!("[apt]\nupstreams = ['http://127.0.0.1:3142/debian']\n{INDEX}"),
+            vec![(Severity::Error, "itself")],
+        ),
         (format!("[freshness]\nttl = '1h'\n{INDEX}"), vec![(Severity::Warning, "longer than max_ttl")]),
     ];
     for (toml, want) in cases {

@@ -10,22 +10,25 @@ use url::Url;
 
 use crate::base::{Algorithm, Artifact, Cid, Digest, Sha256, raw_cid, sha256_of_cid};
 use crate::config::Config;
+use crate::eco::oci::Reference;
 use crate::eco::pypi::{self, ProjectName, Purl, Want};
-use crate::front::{Gauges, Labelled, Metrics};
+use crate::front::Metrics;
 use crate::resolve::PageKey;
+use crate::resolve::images::Spot;
 use crate::rt::UnixMillis;
 use crate::store::{Description, Store, StoreError};
-use crate::upstream::RateLimit;
 
 use super::carry::{self, CarryError, Choice, Chosen};
-use super::{Rooms, get};
+use super::images::Meant;
+use super::prefetch::{self, Prefetch};
+use super::{Rooms, get, images};
 
 /// An order of an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
     /// What is stored, asked and served.
     Status,
-    /// Where an answer comes from: a dpm URL or path, a digest, a CID, or a project's name.
+    /// Where an answer comes from: a dpm URL or path, a digest, a CID, an image, or a project's name.
     Why(String),
     /// Read and hash everything.
     Verify,
@@ -42,6 +45,8 @@ pub enum Order {
     /// Give the bytes of what these words name, fetched where they are not stored: a package URL with a version, a URL
     /// of dpm, a digest or a CID.
     Get(String),
+    /// Fetch and store what somebody will want soon.
+    Prefetch(Prefetch),
     /// Give what is stored as a CAR file.
     Export {
         /// Of all that is stored.
@@ -72,6 +77,8 @@ struct Inner {
     data: String,
     listen: String,
     offline: bool,
+    /// As in the status.
+    apt: Value,
     started: UnixMillis,
 }
 
@@ -86,9 +93,19 @@ impl Admin {
             data: config.data.display().to_string(),
             listen: config.listen.to_string(),
             offline: config.offline,
+            apt: config
+                .apt
+                .iter()
+                .flatten()
+                .map(|source| json!({"url": source.url.as_str(), "private": source.private}))
+                .collect(),
             rooms,
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    pub(super) fn rooms(&self) -> &Rooms {
+        &self.inner.rooms
     }
 
     /// Carries out an order and gives the outcome as JSON. Blocks; `progress` is told of long work.
@@ -114,6 +131,7 @@ impl Admin {
             Order::Gc => Ok(self.gc()?),
             Order::Peers => Ok(self.peers()),
             Order::Get(what) => get::get(&self.inner.rooms, what, output, progress),
+            Order::Prefetch(order) => prefetch::prefetch(&self.inner.rooms, order, progress),
             Order::Export { choice, private } => {
                 let chosen = self.chosen(choice)?;
                 Ok(carry::export(&self.inner.rooms, chosen, *private, output, progress)?)
@@ -153,6 +171,13 @@ impl Admin {
                 let artifacts = vec![found.sha256];
                 let projects = self.projects_of(&artifacts)?;
                 return Ok(Chosen { artifacts, projects });
+            }
+            Subject::Image(spot, reference) => {
+                let artifacts = self.image(&spot, &reference)?;
+                return match artifacts.is_empty() {
+                    true => Err(nothing().into()),
+                    false => Ok(Chosen { artifacts, projects: Vec::new() }),
+                };
             }
             Subject::File(want) => (want.project, None, Some(want.filename)),
             Subject::Page(PageKey::Root) => return Err(nothing().into()),
@@ -223,6 +248,17 @@ impl Admin {
             .iter()
             .map(|i| json!({"name": i.site.name, "url": i.site.url.as_str(), "private": i.private}))
             .collect();
+        let registries: Vec<_> = inner
+            .rooms
+            .images
+            .registries()
+            .iter()
+            .map(|r| {
+                json!({
+                    "name": r.site.name, "url": r.site.url.as_str(), "hosts": r.hosts, "private": r.private,
+                })
+            })
+            .collect();
         let counters = inner.rooms.fetch.counters();
         let answers: Option<serde_json::Map<_, _>> = inner.metrics.as_ref().map(|m| {
             m.by_cache()
@@ -242,6 +278,8 @@ impl Admin {
                 "free_bytes": space.free_bytes, "margin_bytes": space.margin_bytes,
             },
             "pypi": indexes,
+            "oci": registries,
+            "apt": inner.apt,
             "origins": origins,
             "in_flight": inner.rooms.fetch.in_flight(),
             "upstream_bytes": counters.upstream_bytes.load(Relaxed),
@@ -294,6 +332,9 @@ impl Admin {
         match self.subject(what)? {
             Subject::Digest(digest) => Ok(self.artifact(&digest)?),
             Subject::Page(key) => self.page(&key),
+            Subject::Image(spot, reference) => {
+                images::why(&self.inner.rooms, &spot, &reference, |digest| self.artifact(digest))
+            }
             Subject::File(want) => {
                 let mut answer = match want.digest.filter(|_| want.part == pypi::Part::Whole) {
                     Some(digest) => self.artifact(&digest)?,
@@ -409,6 +450,13 @@ impl Admin {
         };
         match self.subject(what)? {
             Subject::Digest(digest) => remove(&digest)?,
+            // Its layers go although another image may have them: they are fetched again when that is asked for.
+            Subject::Image(spot, reference) => {
+                for sha256 in self.image(&spot, &reference)? {
+                    remove(&sha256.digest())?;
+                }
+                pages += rooms.images.forget(&spot)?;
+            }
             Subject::File(want) => {
                 if let Some(digest) = want.digest.filter(Digest::is_strong) {
                     remove(&digest)?;
@@ -439,6 +487,9 @@ impl Admin {
         let rooms = &self.inner.rooms;
         let digests = match self.subject(what)? {
             Subject::Digest(digest) => vec![digest],
+            Subject::Image(spot, reference) => {
+                self.image(&spot, &reference)?.iter().map(Sha256::digest).collect()
+            }
             Subject::File(want) if want.digest.is_some_and(|d| d.is_strong()) => {
                 want.digest.into_iter().collect()
             }
@@ -462,6 +513,15 @@ impl Admin {
         Ok(json!({"artifacts": artifacts, "pinned": pinned}))
     }
 
+    /// What is stored of an image.
+    fn image(&self, spot: &Spot, reference: &Reference) -> Result<Vec<Sha256>, Failure> {
+        let rooms = &self.inner.rooms;
+        match images::manifest(&rooms.images, spot, reference)? {
+            (Some(digest), _) => Ok(images::here(&rooms.store, digest)?.artifacts),
+            (None, _) => Ok(Vec::new()),
+        }
+    }
+
     /// The strong digest that an artifact has by its index, or by its first use.
     fn digest(&self, artifact: &Artifact) -> Result<Option<Digest>, Failure> {
         match artifact.digest.filter(Digest::is_strong) {
@@ -482,140 +542,6 @@ impl Admin {
         }))
     }
 
-    /// What the door's `/readyz` and `/metrics` show. Blocks for a moment.
-    pub fn gauges(&self) -> Gauges {
-        let rooms = &self.inner.rooms;
-        let mut gauges = Gauges::default();
-        match rooms.store.space() {
-            Ok(space) => {
-                if space.free_bytes < space.margin_bytes {
-                    let (free, margin) = (space.free_bytes, space.margin_bytes);
-                    let text = format!(
-                        "the disk has {free} bytes free, under the margin of {margin}: nothing is stored"
-                    );
-                    gauges.not_ready.push(text);
-                }
-                gauges.metrics.extend([
-                    ("dpm_store_artifacts", "gauge", "Artifacts stored.", space.artifacts),
-                    ("dpm_store_artifact_bytes", "gauge", "Bytes of artifacts stored.", space.artifact_bytes),
-                    ("dpm_store_index_bytes", "gauge", "Bytes of the store's index.", space.index_bytes),
-                    ("dpm_store_budget_bytes", "gauge", "Most bytes of artifacts.", space.budget_bytes),
-                    ("dpm_disk_free_bytes", "gauge", "Bytes free on the store's disk.", space.free_bytes),
-                ]);
-            }
-            Err(e) => gauges.not_ready.push(e.to_string()),
-        }
-        if let Err(e) = rooms.store.check() {
-            gauges.not_ready.push(e.to_string());
-        }
-        if rooms.resolve.indexes().is_empty() && rooms.images.registries().is_empty() {
-            gauges.not_ready.push("no upstream is configured".into());
-        }
-        let c = rooms.fetch.counters();
-        let origins = rooms.client.origins();
-        gauges.metrics.extend([
-            ("dpm_flights_total", "counter", "Downloads started.", c.flights.load(Relaxed)),
-            (
-                "dpm_flights_joined_total",
-                "counter",
-                "Requests that joined a download.",
-                c.joined.load(Relaxed),
-            ),
-            ("dpm_flights", "gauge", "Downloads under way.", rooms.fetch.in_flight() as u64),
-            (
-                "dpm_passed_total",
-                "counter",
-                "Requests passed through for want of room.",
-                c.passed.load(Relaxed),
-            ),
-            (
-                "dpm_upstream_bytes_total",
-                "counter",
-                "Bytes of artifacts from upstreams.",
-                c.upstream_bytes.load(Relaxed),
-            ),
-            (
-                "dpm_verify_failures_total",
-                "counter",
-                "Downloads with the wrong digest.",
-                c.mismatches.load(Relaxed),
-            ),
-            ("dpm_resumed_total", "counter", "Downloads taken up again.", c.resumed.load(Relaxed)),
-            (
-                "dpm_store_failures_total",
-                "counter",
-                "Artifacts served but not stored.",
-                c.store_failures.load(Relaxed),
-            ),
-            (
-                "dpm_upstream_requests_total",
-                "counter",
-                "Requests to upstreams.",
-                origins.iter().map(|o| o.requests).sum(),
-            ),
-            ("dpm_panics_total", "counter", "Tasks that panicked: bugs.", crate::rt::panics()),
-        ]);
-        let rates: Vec<_> = origins
-            .iter()
-            .filter_map(|o| Some((o.origin.split("://").last()?.to_owned(), o.rate?.0)))
-            .collect();
-        let labelled = |name, help, of: fn(&RateLimit) -> u64| Labelled {
-            name,
-            help,
-            label: "registry",
-            values: rates.iter().map(|(registry, rate)| (registry.clone(), of(rate))).collect(),
-        };
-        gauges.labelled.extend([
-            labelled("dpm_upstream_ratelimit", "Requests that a registry answers in its window.", |r| {
-                r.limit
-            }),
-            labelled("dpm_upstream_ratelimit_remaining", "Requests that it still answers.", |r| r.remaining),
-        ]);
-        if let Some((swarm, exchange)) = &rooms.near {
-            let c = exchange.counters();
-            gauges.metrics.extend([
-                ("dpm_peers", "gauge", "Peers connected.", swarm.peers().len() as u64),
-                (
-                    "dpm_near_taken_bytes_total",
-                    "counter",
-                    "Bytes of chunks taken from peers.",
-                    c.taken_bytes.load(Relaxed),
-                ),
-                (
-                    "dpm_near_again_bytes_total",
-                    "counter",
-                    "Bytes of chunks that came from a second peer.",
-                    c.again_bytes.load(Relaxed),
-                ),
-                (
-                    "dpm_near_given_bytes_total",
-                    "counter",
-                    "Bytes of chunks given to peers.",
-                    c.given_bytes.load(Relaxed),
-                ),
-                (
-                    "dpm_near_elsewhere_total",
-                    "counter",
-                    "Chunks that a peer was sent elsewhere for.",
-                    c.elsewhere.load(Relaxed),
-                ),
-                (
-                    "dpm_near_questions_total",
-                    "counter",
-                    "Questions of peers answered.",
-                    c.answered.load(Relaxed),
-                ),
-                (
-                    "dpm_near_wrong_chunks_total",
-                    "counter",
-                    "Chunks from peers with wrong bytes.",
-                    c.wrong_chunks.load(Relaxed),
-                ),
-            ]);
-        }
-        gauges
-    }
-
     /// Reads what an operator names.
     fn subject(&self, what: &str) -> Result<Subject, Failure> {
         if let Ok(digest) = what.parse::<Digest>() {
@@ -628,6 +554,12 @@ impl Admin {
             let whole = artifact.unwrap_or(hash);
             log::debug!("{cid} belongs to {}", raw_cid(whole));
             return Ok(Subject::Digest(whole.digest()));
+        }
+        if let Some(meant) = images::read(&self.inner.rooms.images, what) {
+            return meant.map(|meant| match meant {
+                Meant::Image(spot, reference) => Subject::Image(spot, reference),
+                Meant::Blob(digest) => Subject::Digest(digest),
+            });
         }
         let path = match Url::parse(what) {
             Ok(url) if matches!(url.scheme(), "http" | "https") => url.path().to_owned(),
@@ -652,7 +584,7 @@ impl Admin {
         let name = name.split('@').next().unwrap_or_default();
         Ok(Subject::Page(PageKey::Project(
             ProjectName::normalise(name)
-                .map_err(|e| format!("{what} is no dpm URL, digest, CID or project name: {e}"))?,
+                .map_err(|e| format!("{what} is no dpm URL, digest, CID, image or project name: {e}"))?,
         )))
     }
 }
@@ -668,4 +600,5 @@ enum Subject {
     Digest(Digest),
     Page(PageKey),
     File(pypi::FileWant),
+    Image(Spot, Reference),
 }

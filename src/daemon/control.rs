@@ -15,10 +15,11 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
+use crate::eco::oci::Platforms;
 use crate::front::{Answering, Handler, Out};
 use crate::rt::{Gate, Tasks};
 
-use super::{Admin, Choice, Order};
+use super::{Admin, Choice, Order, Prefetch};
 
 /// Lines that wait for the operator's terminal; work waits when it is full.
 const LINES: usize = 16;
@@ -63,6 +64,15 @@ impl Order {
                 };
                 ("export", vec![choice, ("private", flag(private))])
             }
+            Self::Prefetch(Prefetch { what, platforms, signatures }) => {
+                let mut words: Vec<_> = what.iter().map(|what| ("what", what.clone())).collect();
+                match platforms {
+                    Platforms::All => words.push(("all_platforms", String::new())),
+                    Platforms::These(these) => words.extend(these.iter().map(|p| ("platform", p.clone()))),
+                }
+                words.push(("signatures", flag(signatures)));
+                ("prefetch", words)
+            }
             Self::Import { names } => ("import", vec![("names", flag(names))]),
         };
         let mut query = url::form_urlencoded::Serializer::new(String::new());
@@ -74,6 +84,10 @@ impl Order {
         let word = |name: &str| {
             let mut pairs = url::form_urlencoded::parse(query.as_bytes());
             pairs.find(|(k, _)| k == name).map(|(_, v)| v.into_owned())
+        };
+        let words = |name: &str| -> Vec<String> {
+            let pairs = url::form_urlencoded::parse(query.as_bytes());
+            pairs.filter(|(k, _)| k == name).map(|(_, v)| v.into_owned()).collect()
         };
         let what = || word("what");
         let flag = |name| word(name)?.parse().ok();
@@ -95,6 +109,14 @@ impl Order {
                     _ => return None,
                 };
                 Self::Export { choice, private: flag("private")? }
+            }
+            "/prefetch" => {
+                let platforms = match word("all_platforms") {
+                    Some(_) => Platforms::All,
+                    None => Platforms::These(words("platform")),
+                };
+                let signatures = flag("signatures")?;
+                Self::Prefetch(Prefetch { what: words("what"), platforms, signatures })
             }
             "/import" => Self::Import { names: flag("names")? },
             _ => return None,
@@ -218,6 +240,16 @@ mod tests {
             Order::Export { choice: Choice::Pinned, private: false },
             Order::Export { choice: Choice::What("a b&pinned=".into()), private: false },
             Order::Import { names: true },
+            Order::Prefetch(Prefetch {
+                what: vec!["docker.io/library/a:1".into(), "b@sha256:00&what=c".into()],
+                platforms: Platforms::These(vec!["linux/arm/v7".into(), "linux/amd64".into()]),
+                signatures: true,
+            }),
+            Order::Prefetch(Prefetch {
+                what: vec!["a".into()],
+                platforms: Platforms::All,
+                signatures: false,
+            }),
         ];
         for order in orders {
             let uri: http::Uri = order.uri().parse().unwrap();

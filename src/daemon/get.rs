@@ -46,7 +46,7 @@ pub(super) fn get(
             obtain(rooms, &want, output, progress)
         }
         Named::File(want) => obtain(rooms, &want, output, progress),
-        Named::Digest(digest) => match rooms.store.find(&digest)? {
+        Named::Digest(digest) => match rooms.store.load(&digest)? {
             Some(stored) => give(rooms, &stored, Via::Store, output),
             // A digest says what bytes are, and not where.
             None => {
@@ -122,7 +122,7 @@ fn obtain(
 ) -> Result<Value, Failure> {
     let known = want.digest.filter(|d| d.is_strong() && want.part == Part::Whole);
     if let Some(digest) = known
-        && let Some(stored) = rooms.store.find(&digest)?
+        && let Some(stored) = rooms.store.load(&digest)?
     {
         return give(rooms, &stored, Via::Store, output);
     }

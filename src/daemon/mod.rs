@@ -3,9 +3,13 @@
 mod admin;
 mod carry;
 mod control;
+mod gauges;
 mod get;
+mod images;
 mod near;
+mod prefetch;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -16,8 +20,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use async_io::Async;
 
-use crate::base::{PeerId, Secret, limits};
-use crate::config::{self, Config};
+use crate::base::{Access, PeerId, Secret, limits};
+use crate::config::{self, AptSource, Config};
+use crate::eco::apt::Source;
 use crate::eco::oci;
 use crate::eco::pypi::NamePattern;
 use crate::exchange::Exchange;
@@ -34,6 +39,7 @@ use crate::upstream::{self, Client, Credentials, Protocol, Site};
 pub use admin::{Admin, Order};
 pub use carry::{CarryError, Choice};
 use near::Neighbours;
+pub use prefetch::Prefetch;
 
 /// Name of the control socket in the data folder.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -143,10 +149,18 @@ impl Rooms {
             Client::new(upstream::Options { proxy: config.proxy.clone(), ..tuning.upstream.clone() })?;
         let indexes = config.pypi.iter().map(index).collect::<Result<Vec<_>>>()?;
         let registries: Vec<_> = config.oci.iter().map(registry).collect();
+        let apt = config.apt.iter().flatten().map(|source| Site {
+            name: apt_name(source),
+            url: source.url.clone(),
+            also: Vec::new(),
+            credentials: None,
+            protocol: upstream::Protocol::Plain,
+        });
+        let sites = resolve::sites(&indexes).chain(registries.iter().map(|r| r.site.clone())).chain(apt);
         let fetch = Fetch::new(fetch::Parts {
             store: store.clone(),
             client: client.clone(),
-            sites: resolve::sites(&indexes).chain(registries.iter().map(|r| r.site.clone())).collect(),
+            sites: sites.collect(),
             disk: disk.clone(),
             net: Gate::new(limits::DOWNLOADS),
             tasks: flights.clone(),
@@ -201,12 +215,25 @@ fn index(index: &config::Index) -> Result<Index> {
         protocol: Protocol::Plain,
     };
     let owns = owns.collect::<Result<_, _>>().with_context(|| format!("owns of index {}", index.name))?;
-    Ok(Index { site, private: index.private, owns })
+    Ok(Index { site, private: index.private, peers: index.peers, owns })
+}
+
+/// The name of a source among the upstreams: no index can have it.
+fn apt_name(source: &AptSource) -> String {
+    format!("apt:{}", source.url)
+}
+
+fn apt_source(source: &AptSource) -> Source {
+    let access = if source.private { Access::Private } else { Access::Public };
+    Source { name: apt_name(source), url: source.url.clone(), access }
 }
 
 impl Daemon {
     /// Starts a node: when this returns, clients are answered.
-    pub fn start(config: &Config, tuning: Tuning) -> Result<Self> {
+    pub fn start(config: &Config, mut tuning: Tuning) -> Result<Self> {
+        // Another one at each start, and not the peer id: every upstream sees it.
+        let node = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
+        tuning.upstream.node = Some(node.clone());
         // First, so that a second node on the port is told so before it touches anything.
         let listener = near::bind(config.listen)
             .with_context(|| format!("cannot listen on {}: is another dpm running there?", config.listen))?;
@@ -226,8 +253,8 @@ impl Daemon {
         };
         let near = neighbours.as_ref().map(|n| (n.swarm().clone(), n.exchange().clone()));
         let rooms = Rooms::build(ground, config, &tuning, &flights, near)?;
-        if let Some(at) = config.learned {
-            config::save_learned(&config.data, at, &config.pypi).context("keep what was learned")?;
+        if config.learned != config::Learned::default() {
+            config::save_learned(&config.data, &config.learned).context("keep what was learned")?;
         }
 
         let metrics = Arc::new(Metrics::new(tuning.lines.clone().filter(|_| config.log.requests)));
@@ -237,6 +264,9 @@ impl Daemon {
             images: rooms.images.clone(),
             clients: config.oci.iter().map(|r| r.clients.clone()).collect(),
             fetch: rooms.fetch.clone(),
+            apt: config.apt.iter().flatten().map(apt_source).collect(),
+            names: near::names(config, address),
+            node,
             clock: tuning.clock.clone(),
             disk: rooms.disk.clone(),
             metrics,
@@ -270,7 +300,7 @@ impl Daemon {
         let orders = control::Control::new(admin, Gate::new(CONTROLLERS), background.clone());
         background.spawn(serve(socket, orders, serving.clone(), ticker, CONTROLLERS, stopped));
         let publish = config.near.lan && !tuning.hidden && !address.ip().is_loopback();
-        let services = publish.then(|| near::publish(&config.near.name, address, &background)).flatten();
+        let services = publish.then(|| near::publish(config, address, &background)).flatten();
         Ok(Self {
             address,
             stop,

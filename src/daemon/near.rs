@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use crate::base::{Multiaddr, PeerId, Protocol, Subnet, is_near};
 use crate::config::{self, Share};
 use crate::exchange::{BITSWAP, Exchange, NEAR, Parts, Sharing};
+use crate::front::Names;
 use crate::lan::{self, Discovery, ServiceOptions, Services};
 use crate::peers::Peers;
 use crate::rt::{Executor, Gate, Tasks};
@@ -87,7 +88,7 @@ impl Neighbours {
             }
         };
         let discovery = discovery.map(Arc::new);
-        tasks.spawn(keep_book(events, peers, exchange.clone(), discovery.clone()));
+        tasks.spawn(keep_book(events, swarm.clone(), peers, exchange.clone(), discovery.clone()));
         Ok(Self { swarm, exchange, tasks, discovery, _executor: executor })
     }
 
@@ -110,15 +111,25 @@ impl Neighbours {
     }
 }
 
+/// What this box is called.
+pub(super) fn names(config: &config::Config, address: SocketAddr) -> Names {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let label = host.split('.').next().unwrap_or_default();
+    let own =
+        [format!("{}.local", config.near.name), format!("{label}.local"), label.to_owned(), host.clone()];
+    Names::new(own.into_iter().chain(config.names.iter().cloned()), address.port())
+}
+
 /// Tells people's machines on the LAN where this box's HTTP is.
-pub(super) fn publish(name: &str, address: SocketAddr, tasks: &Tasks) -> Option<Services> {
+pub(super) fn publish(config: &config::Config, address: SocketAddr, tasks: &Tasks) -> Option<Services> {
+    let name = &config.near.name;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let options = ServiceOptions {
-        name: name.into(),
+        name: name.clone(),
         port: address.port(),
         instance: format!("dpm on {host}"),
-        // Nothing here answers apt yet.
-        apt: false,
+        // Without a source, who found us would get nothing here and ask nobody else.
+        apt: config.apt.iter().flatten().next().is_some(),
     };
     match Services::publish(&options, tasks) {
         Ok(services) => Some(services),
@@ -194,8 +205,20 @@ impl Networks {
 }
 
 /// Keeps the book of peers by what happens in the swarm.
-async fn keep_book(events: Events, peers: Peers, exchange: Exchange, discovery: Option<Arc<Discovery>>) {
+async fn keep_book(
+    events: Events,
+    swarm: Swarm,
+    peers: Peers,
+    exchange: Exchange,
+    discovery: Option<Arc<Discovery>>,
+) {
+    let mut missed = 0;
     while let Ok(event) = events.recv().await {
+        let now_missed = swarm.missed_events();
+        if std::mem::replace(&mut missed, now_missed) != now_missed {
+            // What is still in the queue ends with how things are now.
+            catch_up(&swarm, &peers, &exchange);
+        }
         match event {
             Event::Connected { peer, address } => peers.came(peer, address),
             Event::Disconnected { peer } => {
@@ -217,6 +240,23 @@ async fn keep_book(events: Events, peers: Peers, exchange: Exchange, discovery: 
                     discovery.refresh();
                 }
             }
+        }
+    }
+}
+
+/// Sets the book right after events were lost.
+fn catch_up(swarm: &Swarm, peers: &Peers, exchange: &Exchange) {
+    let there = swarm.peers();
+    let all: Vec<_> = there.iter().map(|info| (info.peer, info.addresses.first().cloned())).collect();
+    for gone in peers.present(&all) {
+        exchange.left(&gone);
+    }
+    let greeted = peers.nodes();
+    for info in there.iter().filter(|info| !info.protocols.is_empty()) {
+        let dpm = info.protocols.iter().any(|p| p == NEAR);
+        peers.introduced(info.peer, &info.agent, dpm);
+        if dpm && !greeted.contains(&info.peer) {
+            exchange.greet(info.peer);
         }
     }
 }

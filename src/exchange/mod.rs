@@ -23,7 +23,7 @@ use crate::store::Store;
 use crate::swarm::Swarm;
 
 pub use bitswap::{Absence, DagLimits, FetchError, Fetched, Fetching, Got, WalkError};
-pub use near::{Answer, Chunk, Claim, NEAR, Outcome, Taking, Want};
+pub use near::{Answer, Aside, Chunk, Claim, Handed, Invitation, NEAR, Outcome, Over, SoFar, Taking, Want};
 pub use partial::{End, Lead, Partial, chunks_of, span};
 
 use partial::Partials;

@@ -117,6 +117,7 @@ impl Fetch {
                 }
                 let Some(sha256) = sha256_of_cid(&cid) else { return Ok(None) };
                 let stored = inner.store.find(&sha256.digest())?.filter(|s| reach.allows(s.access));
+                stored.iter().for_each(|stored| inner.store.touch(stored.sha256));
                 return Ok(stored.map(|stored| Piece::stored(stored.clone(), &inner, 0, stored.size)));
             }
             Ok(Dag::find(&inner.store, &cid, reach)?.map(|dag| {
@@ -392,7 +393,9 @@ fn section_bytes(cid: &Cid, length: u64) -> u64 {
 
 /// A block that may be had. Blocks.
 fn find_block(store: &Store, cid: &Cid, reach: Reach) -> Result<Option<Block>, StoreError> {
-    Ok(store.block(cid)?.filter(|block| reach.allows(block.access())))
+    let found = store.block(cid)?.filter(|block| reach.allows(block.access()));
+    found.iter().for_each(|block| store.touch(block.artifact()));
+    Ok(found)
 }
 
 /// `bafkqaaa`, the identity CID of nothing, by which a gateway is recognised (Trustless Gateway, "Dedicated Probe

@@ -62,6 +62,11 @@ impl Body {
         Self { source: Source::Pass(Box::pin(receiver)), at: first, end }
     }
 
+    /// What somebody else reads and sends.
+    pub(super) fn through(receiver: pass::Receiver, end: Option<u64>) -> Self {
+        Self { source: Source::Pass(Box::pin(receiver)), at: 0, end }
+    }
+
     pub(super) fn memory(bytes: Bytes) -> Self {
         let end = Some(bytes.len() as u64);
         Self { source: Source::Memory(bytes), at: 0, end }

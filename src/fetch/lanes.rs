@@ -10,6 +10,7 @@ use crate::store::Incoming;
 use crate::upstream::{Answer, Ask, Range, Site, Status, UpstreamError};
 
 use super::flight::{self, Flight, Stop};
+use super::follow;
 use super::verify::Verifier;
 use super::{CHUNK, FetchError, Inner, LOCK};
 
@@ -80,13 +81,13 @@ pub(super) fn run(
     let artifact = &flight.artifact;
     let size = artifact.size.expect("lanes are for files of known size");
     let first = part_range(0, size);
-    let answer = match flight::open(inner, site, artifact, &Ask { range: Some(first), ..Ask::default() }) {
-        Err(e) if flight::is_bad_range(&e) => flight::open(inner, site, artifact, &Ask::default())?,
+    let answer = match follow::open(inner, site, artifact, &Ask { range: Some(first), ..Ask::default() }) {
+        Err(e) if follow::is_bad_range(&e) => follow::open(inner, site, artifact, &Ask::default())?,
         answer => answer?,
     };
     let Status::Partial { total, .. } = answer.status else {
         drop(permit);
-        return flight::stream(inner, flight, site, incoming, verifier, answer);
+        return follow::stream(inner, flight, site, incoming, verifier, answer);
     };
     if let Some(got) = total.filter(|t| *t != size) {
         return Err(FetchError::Length { filename: artifact.filename.clone(), want: size, got }.into());
@@ -153,7 +154,7 @@ impl Shared<'_> {
             let range = Some(Range { first: at, last: Some(end - 1) });
             let answer = match begun.take() {
                 Some(answer) => Ok(answer),
-                None => flight::open(self.inner, self.site, artifact, &Ask { range, ..Ask::default() }),
+                None => follow::open(self.inner, self.site, artifact, &Ask { range, ..Ask::default() }),
             };
             let before = at;
             let failed = match answer {
@@ -164,13 +165,13 @@ impl Shared<'_> {
                 Err(FetchError::Upstream(e)) if e.retry() => Some(FetchError::Upstream(e)),
                 Err(e) => return Err(e.into()),
             };
-            fruitless = if at >= before + flight::PROGRESS_BYTES { 0 } else { fruitless + 1 };
+            fruitless = if at >= before + follow::PROGRESS_BYTES { 0 } else { fruitless + 1 };
             if let Some(e) = failed {
                 if fruitless >= TRIES {
                     return Err(e.into());
                 }
                 self.inner.counters.resumed.fetch_add(1, Ordering::Relaxed);
-                std::thread::sleep(flight::RESUME_PAUSE * (fruitless + 1));
+                std::thread::sleep(follow::RESUME_PAUSE * (fruitless + 1));
             }
         }
         Ok(())
@@ -187,7 +188,7 @@ impl Shared<'_> {
     ) -> Result<Option<FetchError>, Stop> {
         while *at < end && !self.stop.load(Ordering::Relaxed) {
             let room = usize::try_from(end - *at).unwrap_or(usize::MAX).min(buffer.len());
-            match flight::read_some(&mut answer.body, &mut buffer[..room]) {
+            match follow::read_some(&mut answer.body, &mut buffer[..room]) {
                 Ok(0) => {
                     let e = UpstreamError::Truncated { got: *at, want: Some(end) };
                     return Ok(Some(FetchError::Upstream(e)));
@@ -198,7 +199,7 @@ impl Shared<'_> {
                     self.wrote(part, *at, &buffer[..n])?;
                     *at += n as u64;
                 }
-                Err(e) => return Ok(Some(FetchError::Upstream(flight::broken(&e)))),
+                Err(e) => return Ok(Some(FetchError::Upstream(follow::broken(&e)))),
             }
         }
         Ok(None)
@@ -231,7 +232,7 @@ impl Shared<'_> {
             }
             front.verifier.update(&buffer[..n]);
         }
-        self.flight.advance(&front.verifier);
+        self.flight.advance(&front.verifier, false);
         Ok(())
     }
 

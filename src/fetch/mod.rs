@@ -5,17 +5,19 @@
 mod blocks;
 mod body;
 mod flight;
+mod follow;
 mod lanes;
 mod near;
 mod pass;
 mod pool;
+mod through;
 mod verify;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::base::{Access, Artifact, Digest, Sha256, limits};
+use crate::base::{Access, Artifact, Digest, Sha256, Trail, limits};
 use crate::exchange::Exchange;
 use crate::rt::{Gate, Tasks, UnixMillis};
 use crate::store::{Facts, Store, StoreError, Stored};
@@ -26,6 +28,7 @@ pub use blocks::{Car, CarRefusal, Piece, Reach, Repeats, Scope};
 pub use body::Body;
 use flight::{Flight, Start};
 pub use pool::BYTES as BUFFER_BYTES;
+pub use through::Through;
 
 /// Bytes handed on at a time, and read at a time: 64 transfers at once, each with one on either side, hold 8 MiB of
 /// them. Larger ones gain nothing: an upstream's answer comes in pieces of 32 KiB, and large stored files are not
@@ -38,19 +41,22 @@ pub struct Fetch {
     inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
     store: Store,
     client: Client,
-    sites: HashMap<String, Site>,
+    sites: Arc<HashMap<String, Site>>,
     disk: Gate,
     net: Gate,
     /// Apart from `net`: a pass-through goes no faster than its reader.
     passes: Gate,
+    /// Apart from `net`: a flight never waits for it.
+    hedges: Gate,
     tasks: Tasks,
     offline: bool,
     near: Option<Exchange>,
-    flights: Mutex<HashMap<Key, Arc<Flight>>>,
-    counters: Counters,
+    flights: Arc<Mutex<HashMap<Key, Arc<Flight>>>>,
+    counters: Arc<Counters>,
 }
 
 /// The handles that [`Fetch`] works with.
@@ -94,6 +100,8 @@ pub struct Counters {
     pub upstream_bytes: AtomicU64,
     /// Bytes taken from peers.
     pub peer_bytes: AtomicU64,
+    /// Downloads from peers so slow that the upstream was asked too.
+    pub hedged: AtomicU64,
     /// Flights whose bytes were not what their digest says.
     pub mismatches: AtomicU64,
     /// Downloads taken up again where they broke off.
@@ -138,12 +146,30 @@ impl Fetch {
     /// A fetcher with these handles.
     pub fn new(parts: Parts) -> Self {
         let Parts { store, client, sites, disk, net, tasks, offline, near } = parts;
-        let sites = sites.into_iter().map(|s| (s.name.clone(), s)).collect();
-        let passes = Gate::new(limits::PASSES);
-        let (flights, counters) = (Mutex::default(), Counters::default());
-        let inner =
-            Inner { store, client, sites, disk, net, passes, tasks, offline, near, flights, counters };
+        let sites = Arc::new(sites.into_iter().map(|s| (s.name.clone(), s)).collect());
+        let (passes, hedges) = (Gate::new(limits::PASSES), Gate::new(limits::HEDGES));
+        let (flights, counters) = (Arc::default(), Arc::default());
+        let inner = Inner {
+            store,
+            client,
+            sites,
+            disk,
+            net,
+            passes,
+            hedges,
+            tasks,
+            offline,
+            near,
+            flights,
+            counters,
+        };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The same fetcher for a request that came through other nodes: the questions of the flights that it starts say so.
+    pub fn on_behalf(&self, trail: Arc<Trail>) -> Self {
+        let client = self.inner.client.on_behalf(trail);
+        Self { inner: Arc::new(Inner { client, ..(*self.inner).clone() }) }
     }
 
     /// A stored artifact whose file is open already. Touches no disk.
@@ -267,7 +293,7 @@ impl Fetch {
         let inner = self.inner.clone();
         let ask = move || {
             let head = Ask { method: Method::Head, ..Ask::default() };
-            flight::open(&inner, inner.site(&artifact)?, &artifact, &head).map(|answer| answer.head.length)
+            follow::open(&inner, inner.site(&artifact)?, &artifact, &head).map(|answer| answer.head.length)
         };
         self.inner.net.run(ask).await
     }

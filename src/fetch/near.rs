@@ -4,7 +4,10 @@
 //! What comes from peers is held against their layout chunk by chunk, and against the digest as a whole. No reader sees
 //! a byte of it before that, unless all who gave have proved themselves before.
 
+mod hedge;
+
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -13,12 +16,14 @@ use futures_lite::future::block_on;
 
 use crate::base::limits::{ARTIFACT_BYTES, CHUNK_BYTES};
 use crate::base::{Access, Artifact, Digest, PeerId, Sha256};
-use crate::exchange::{Answer, Chunk, Claim, Exchange, Outcome, Partial, Taking, Want, span};
+use crate::exchange::{Answer, Chunk, Claim, Exchange, Outcome, Over, Partial, Taking, Want, span};
 use crate::store::Incoming;
 
 use super::flight::{self, Flight, Stop};
+use super::follow;
 use super::verify::{Verified, Verifier};
 use super::{FetchError, Inner, Via};
+use hedge::Hedge;
 
 /// Time that IPFS nodes other than dpm's have before the upstream is asked. Those that have nothing say so in a round trip.
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -78,7 +83,7 @@ fn is_one_block(artifact: &Artifact) -> bool {
 
 /// Fetches from the nodes around, and from the upstream what they do not give.
 pub(super) fn download(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     flight: &Flight,
     near: &Exchange,
     incoming: Incoming,
@@ -86,7 +91,8 @@ pub(super) fn download(
     let artifact = &flight.artifact;
     let digest = artifact.digest.expect("only artifacts with a digest are asked for");
     let partial = flight.leads(near.lead(digest));
-    let mut progress = Progress::new(inner, flight, near, &incoming, &partial);
+    let hedge = Hedge::new(inner, near, &flight.artifact, &partial);
+    let mut progress = Progress::new(inner, flight, near, &incoming, &partial, hedge);
     let mut failure = None;
     for _ in 0..2 * ROUNDS {
         let last = failure.is_some();
@@ -154,6 +160,8 @@ struct Progress<'a> {
     told_leaves: usize,
     /// Nodes that said they fetch it themselves.
     leads: Vec<PeerId>,
+    /// The upstream's help.
+    hedge: Hedge,
 }
 
 /// A layout that was followed, and how many of its leaves each of those who say they have all of it told.
@@ -169,6 +177,7 @@ impl<'a> Progress<'a> {
         near: &'a Exchange,
         incoming: &'a Incoming,
         partial: &'a Partial,
+        hedge: Hedge,
     ) -> Self {
         Self {
             inner,
@@ -191,6 +200,7 @@ impl<'a> Progress<'a> {
             trusted: Vec::new(),
             told_leaves: 0,
             leads: Vec::new(),
+            hedge,
         }
     }
 
@@ -219,7 +229,7 @@ impl<'a> Progress<'a> {
             self.flight.shows_anew();
         }
         let before = self.verifier.clone();
-        match flight::from_upstream(self.inner, self.flight, self.incoming, self.take_verifier()) {
+        match follow::from_upstream(self.inner, self.flight, self.incoming, self.take_verifier()) {
             Ok(verifier) => {
                 (self.verifier, self.mixed) = (verifier, true);
                 Ok(None)
@@ -431,8 +441,17 @@ impl<'a> Progress<'a> {
             answer.whole.iter().filter(|peer| self.near.peers().is_proven(peer)).copied().collect();
         self.told_leaves = 0;
         let taking = self.near.take(want, &answer.holders());
-        while let Some(chunk) = taking.next() {
-            self.put(chunk, &taking)?;
+        self.hedge.begin(answer.root(), Instant::now());
+        loop {
+            match taking.next_within(self.hedge.look_time) {
+                Ok(Some(chunk)) => self.put(chunk, &taking)?,
+                Ok(None) => {}
+                Err(Over) => break,
+            }
+            // When it is the last resort, the upstream has failed.
+            if !last {
+                self.hedge.look(&taking, Instant::now());
+            }
         }
         self.catch_up(&taking)?;
         let mut outcome = taking.outcome();
@@ -454,8 +473,9 @@ impl<'a> Progress<'a> {
     /// Where bytes of a peer go: hidden from the readers until all is proved, unless the peer has proved itself.
     ///
     /// No room is made for a size that only peers say: the cache would be emptied on a stranger's word.
-    fn begin(&mut self, peer: &PeerId, size: Option<u64>) -> Result<(), Stop> {
-        if !self.trusted.contains(peer) {
+    fn begin(&mut self, peer: Option<&PeerId>, size: Option<u64>) -> Result<(), Stop> {
+        // What the upstream helps with is the rest of what peers give, and begun anew with it.
+        if !peer.map_or(!self.trusted.is_empty(), |peer| self.trusted.contains(peer)) {
             self.flight.hold();
         }
         if !std::mem::replace(&mut self.running, true) {
@@ -470,7 +490,7 @@ impl<'a> Progress<'a> {
 
     fn put_small(&mut self, peer: PeerId, bytes: &[u8]) -> Result<(), Stop> {
         let size = bytes.len() as u64;
-        self.begin(&peer, Some(size))?;
+        self.begin(Some(&peer), Some(size))?;
         flight::write(self.flight, self.incoming, bytes, 0)?;
         self.verifier.update(bytes);
         self.inner.counters.peer_bytes.fetch_add(size, Ordering::Relaxed);
@@ -484,14 +504,19 @@ impl<'a> Progress<'a> {
             self.beyond.clear();
             self.flight.shows_anew();
         }
-        self.begin(&chunk.peer, chunk.size)?;
+        self.begin(chunk.peer.as_ref(), chunk.size)?;
         let leaves = taking.leaves(self.told_leaves);
         self.flight.shows_leaves(self.told_leaves, &leaves);
         self.told_leaves += leaves.len();
-        self.partial.got_from(chunk.peer);
         let offset = u64::from(chunk.n) * CHUNK_BYTES;
         flight::write(self.flight, self.incoming, &chunk.bytes, offset)?;
-        self.inner.counters.peer_bytes.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+        match chunk.peer {
+            Some(peer) => {
+                self.partial.got_from(peer);
+                self.inner.counters.peer_bytes.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+            }
+            None => self.flight.comes_from(Via::Upstream),
+        }
         if let Some(size) = chunk.size {
             self.flight.shows(chunk.n, chunk.leaf, size);
         }
@@ -503,7 +528,7 @@ impl<'a> Progress<'a> {
         self.size = self.size.or(chunk.size);
         drop(chunk.bytes);
         self.catch_up(taking)?;
-        self.flight.advance(&self.verifier);
+        self.flight.advance(&self.verifier, true);
         Ok(())
     }
 

@@ -10,12 +10,12 @@ use bytes::Bytes;
 use crate::base::{Artifact, limits};
 use crate::upstream::Ask;
 
-use super::flight::{self, read_some};
+use super::follow::{self, read_some};
 use super::verify::Verifier;
 use super::{CHUNK, FetchError, Inner};
 
 /// Chunks under way to a reader.
-const QUEUE: usize = 4;
+pub(super) const QUEUE: usize = 4;
 
 pub(super) type Receiver = async_channel::Receiver<Result<Bytes, FetchError>>;
 
@@ -58,7 +58,7 @@ fn copy(
     if inner.offline {
         return Err(FetchError::Offline(artifact.filename.clone()));
     }
-    let mut answer = flight::open(inner, inner.site(artifact)?, artifact, &Ask::default())?;
+    let mut answer = follow::open(inner, inner.site(artifact)?, artifact, &Ask::default())?;
     let mut verifier = Verifier::new(artifact.digest);
     let hold = usize::try_from(limits::HOLD_BACK_BYTES).expect("fits");
     let mut held: Vec<u8> = Vec::with_capacity(hold + CHUNK);
@@ -66,7 +66,7 @@ fn copy(
     let mut buffer = vec![0; CHUNK];
     loop {
         let n =
-            read_some(&mut answer.body, &mut buffer).map_err(|e| FetchError::Upstream(flight::broken(&e)))?;
+            read_some(&mut answer.body, &mut buffer).map_err(|e| FetchError::Upstream(follow::broken(&e)))?;
         if n == 0 {
             break;
         }

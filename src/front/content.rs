@@ -1,4 +1,4 @@
-//! Content as an answer, for every ecosystem.
+//! The answer with an artifact's bytes: conditions, ranges, and what it says of itself, whatever the ecosystem.
 
 use std::time::Duration;
 

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
-use crate::base::limits;
+use crate::base::{Trail, limits};
+use crate::eco::apt::Source;
 use crate::fetch::Fetch;
 use crate::resolve::Resolve;
 use crate::resolve::images::Images;
 use crate::rt::{Clock, Gate};
 
+use super::apt::{Apt, DIRECT};
 use super::body::Out;
 use super::ipfs::Ipfs;
 use super::metrics::{Metrics, Note, family, labelled, value};
+use super::names::{Names, host, name};
 use super::oci::{self, Clients, Oci};
 use super::pypi::{Ask, Pypi};
 use super::reply::Reply;
@@ -28,8 +31,11 @@ pub struct Door {
 
 struct Inner {
     pypi: Pypi,
+    apt: Apt,
     oci: Oci,
     ipfs: Ipfs,
+    names: Names,
+    node: String,
     peers: Box<dyn Fn() -> String + Send + Sync>,
     metrics: Arc<Metrics>,
     gauges: Box<dyn Fn() -> Gauges + Send + Sync>,
@@ -47,6 +53,12 @@ pub struct Parts {
     pub clients: Vec<Clients>,
     /// Bytes.
     pub fetch: Fetch,
+    /// What apt may ask for.
+    pub apt: Vec<Source>,
+    /// What this box is called: `/ipfs`, `/api` and `/metrics` answer to no other name.
+    pub names: Names,
+    /// What this node calls itself in a request's trail.
+    pub node: String,
     /// Tells ages.
     pub clock: Clock,
     /// For the blocking part of an answer.
@@ -88,11 +100,40 @@ pub struct Labelled {
 impl Door {
     /// A door to these rooms.
     pub fn new(parts: Parts) -> Self {
-        let Parts { resolve, images, clients, fetch, clock, disk, metrics, gauges, peers, admits } = parts;
+        let Parts {
+            resolve,
+            images,
+            clients,
+            fetch,
+            apt,
+            names,
+            node,
+            clock,
+            disk,
+            metrics,
+            gauges,
+            peers,
+            admits,
+        } = parts;
+        let apt = Apt { fetch: fetch.clone(), clock: clock.clone(), sources: apt };
         let oci = Oci::new(images, fetch.clone(), clock.clone(), disk.clone(), clients);
         let ipfs = Ipfs { fetch: fetch.clone() };
         let pypi = Pypi { resolve, fetch, clock, disk: disk.clone(), gathering: Arc::default() };
-        Self { inner: Arc::new(Inner { pypi, oci, ipfs, peers, metrics, gauges, disk, admits }) }
+        Self {
+            inner: Arc::new(Inner {
+                pypi,
+                apt,
+                oci,
+                ipfs,
+                names,
+                node,
+                peers,
+                metrics,
+                gauges,
+                disk,
+                admits,
+            }),
+        }
     }
 }
 
@@ -105,6 +146,24 @@ impl Handler for Door {
             let text = "dpm: this box answers its own network only (--lan); with --listen and without --lan it answers everybody";
             return Answering::Now(Some(finish(Reply::text(StatusCode::FORBIDDEN, text), note)));
         }
+        let lines = request.headers.get_all("cdn-loop").iter().map(|line| line.as_bytes());
+        let trail = Trail::read(lines).map(Arc::new);
+        if let Some(why) = trail.as_ref().and_then(|trail| self.inner.leads_nowhere(trail)) {
+            return Answering::Now(Some(finish(Reply::text(StatusCode::LOOP_DETECTED, why), note)));
+        }
+        if let Some(authority) = request.uri.authority()
+            && (self.inner.apt.knows(authority.as_str()) || !self.inner.names.is_here(authority.as_str()))
+        {
+            if let Some(reply) = refused(&request) {
+                return Answering::Now(Some(finish(reply, note)));
+            }
+            let inner = self.inner.clone();
+            return Answering::Later(Box::pin(async move {
+                let apt = trail.map_or_else(|| inner.apt.clone(), |trail| inner.apt.on_behalf(trail));
+                let reply = apt.answer(&request).await;
+                finish(reply, note)
+            }));
+        }
         let path = request.uri.path();
         if let Some(below) = path.strip_prefix("/v2").filter(|p| p.is_empty() || p.starts_with('/')) {
             let ask = self.inner.oci.read(client, &request, below);
@@ -116,7 +175,10 @@ impl Handler for Door {
             }
             let inner = self.inner.clone();
             return Answering::Later(Box::pin(async move {
-                let reply = inner.oci.answer(&request, ask).await;
+                let reply = match trail {
+                    Some(trail) => inner.oci.on_behalf(trail).answer(&request, ask).await,
+                    None => inner.oci.answer(&request, ask).await,
+                };
                 finish(reply, note)
             }));
         }
@@ -139,7 +201,10 @@ impl Handler for Door {
         }
         let inner = self.inner.clone();
         Answering::Later(Box::pin(async move {
-            let reply = inner.pypi.answer(&request, ask).await;
+            let reply = match trail {
+                Some(trail) => inner.pypi.on_behalf(trail).answer(&request, ask).await,
+                None => inner.pypi.answer(&request, ask).await,
+            };
             finish(reply, note)
         }))
     }
@@ -147,6 +212,10 @@ impl Handler for Door {
 
 /// What no ecosystem would answer.
 fn refused(request: &http::request::Parts) -> Option<Reply> {
+    if request.method == Method::CONNECT {
+        let text = format!("dpm: no tunnels lead through here; {DIRECT}");
+        return Some(Reply::text(StatusCode::METHOD_NOT_ALLOWED, &text));
+    }
     if !matches!(request.method, Method::GET | Method::HEAD) {
         let mut reply = Reply::text(StatusCode::METHOD_NOT_ALLOWED, "dpm: only GET and HEAD");
         reply.set(header::ALLOW, "GET, HEAD");
@@ -162,19 +231,36 @@ fn finish(reply: Reply, mut note: Note) -> Response<Out> {
     note.status = reply.status.as_u16();
     note.cache = reply.cache;
     note.promised = http_body::Body::size_hint(&reply.body).exact();
-    let Reply { status, headers, body, cache } = reply;
-    Reply { status, headers, body: body.with_note(note), cache }.send()
+    let Reply { status, headers, body, cache, reason } = reply;
+    Reply { status, headers, body: body.with_note(note), cache, reason }.send()
 }
 
 impl Inner {
+    /// Why a request that came this way is not asked on, if it is not.
+    fn leads_nowhere(&self, trail: &Trail) -> Option<&'static str> {
+        if trail.has(&self.node) {
+            return Some(
+                "dpm: this node is its own upstream: dpm nodes are set up in front of each other in a circle",
+            );
+        }
+        trail.is_endless().then_some("dpm: this came through too many dpm nodes already")
+    }
+
     /// Our own pages.
     async fn own(self: &Arc<Self>, client: IpAddr, request: &http::request::Parts) -> Reply {
         let path = request.uri.path();
+        let guarded = ["/ipfs", "/ipns", "/api", "/metrics"];
+        let below = |root: &str| path.strip_prefix(root).is_some_and(|b| b.is_empty() || b.starts_with('/'));
+        if guarded.into_iter().any(below) && !self.names.are_meant(request) {
+            let text = "dpm: this is answered under an address, or a name of this box; names = [\"…\"] in dpm.toml \
+                        adds one";
+            return Reply::text(StatusCode::MISDIRECTED_REQUEST, text);
+        }
         if let Some(below) = path.strip_prefix("/ipfs").filter(|b| b.is_empty() || b.starts_with('/')) {
             return self.ipfs.answer(request, below).await;
         }
         match path {
-            "/" => Reply::text(StatusCode::OK, &greeting()),
+            "/" => self.apt.probed(request).unwrap_or_else(|| Reply::text(StatusCode::OK, &greeting())),
             "/healthz" => Reply::text(StatusCode::OK, "ok"),
             "/readyz" => {
                 let gauges = self.look().await;
@@ -228,24 +314,17 @@ fn greeting() -> String {
         "dpm {}: a pull-through cache for packages\n\n\
          pip:  pip install --index-url http://HOST:PORT/pypi/simple/ PACKAGE\n\
          uv:   uv pip install --default-index http://HOST:PORT/pypi/simple/ PACKAGE\n\n\
-         docker, podman: pull HOST:PORT/library/alpine, or HOST:PORT/ghcr.io/org/image; or make it a mirror
-
-\
+         apt:  Acquire::http::Proxy \"http://HOST:PORT/\"; for the http sources that this box knows\n\n\
+         docker, podman: pull HOST:PORT/library/alpine, or HOST:PORT/ghcr.io/org/image; or make it a mirror\n\n\
          ipfs: http://HOST:PORT/ipfs/CID, also with ?format=raw or ?format=car, for what is stored here\n\n\
          /healthz  /readyz  /metrics  /api/peers (on this machine)",
         env!("CARGO_PKG_VERSION")
     )
 }
 
-/// Whether it is somebody on this machine who asks, and not a web page elsewhere by a name of its own that leads here
-/// ("DNS rebinding"): such a request says that name.
+/// Whether it is somebody on this machine who asks, and not a web page elsewhere by a name of its own that leads here.
 fn is_own(client: IpAddr, request: &http::request::Parts) -> bool {
-    let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| request.uri.host()).unwrap_or_default();
-    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((v6, _)) => v6,
-        None => host.split(':').next().unwrap_or_default(),
-    };
+    let name = name(host(request));
     client.to_canonical().is_loopback()
         && (name.eq_ignore_ascii_case("localhost")
             || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()))

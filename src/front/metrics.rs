@@ -56,8 +56,8 @@ impl Cache {
 }
 
 /// Status codes that are counted by themselves; others count as the hundred below them.
-const CODES: [u16; 17] =
-    [100, 200, 206, 300, 301, 304, 400, 404, 405, 406, 416, 431, 500, 502, 503, 504, 508];
+const CODES: [u16; 19] =
+    [100, 200, 206, 300, 301, 304, 400, 403, 404, 405, 406, 416, 421, 431, 500, 502, 503, 504, 508];
 
 /// The door's counters.
 #[derive(Default)]

@@ -3,6 +3,7 @@
 //! Knows `resolve` for names and `fetch` for bytes, and is the only one that visits both. Knows nothing of
 //! peers, rooms or upstreams.
 
+mod apt;
 mod body;
 mod conditions;
 mod connection;
@@ -10,6 +11,7 @@ mod content;
 mod door;
 mod ipfs;
 mod metrics;
+mod names;
 mod oci;
 mod pypi;
 mod reply;
@@ -20,6 +22,7 @@ pub use body::Out;
 pub use conditions::{Ranged, ranged};
 pub use door::{Door, Gauges, Labelled, Parts};
 pub use metrics::Metrics;
+pub use names::Names;
 pub use oci::Clients;
 pub use server::{Answering, Handler, Listener, serve};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::request::Parts as Request;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 
-use crate::base::{Artifact, Digest, Sha256};
+use crate::base::{Artifact, Digest, Sha256, Trail};
 use crate::eco::pypi::{self, FileWant, Form, Part, Want};
 use crate::fetch::{Content, Fetch, FetchError};
 use crate::resolve::{Located, PageAnswer, PageKey, Resolve, State};
@@ -45,6 +45,12 @@ pub(super) enum Ask {
 }
 
 impl Pypi {
+    /// The same for a request that came through other nodes.
+    pub(super) fn on_behalf(&self, trail: Arc<Trail>) -> Self {
+        let (resolve, fetch) = (self.resolve.on_behalf(trail.clone()), self.fetch.on_behalf(trail));
+        Self { resolve, fetch, ..self.clone() }
+    }
+
     /// Reads a request; `path` is below the mount point.
     pub(super) fn read(&self, request: &Request, path: &str) -> Ask {
         let query = request.uri.query();

@@ -21,13 +21,15 @@ pub(super) struct Reply {
     pub(super) headers: HeaderMap,
     pub(super) body: Out,
     pub(super) cache: Cache,
+    /// What stands behind the status, where somebody reads it.
+    pub(super) reason: Option<&'static str>,
 }
 
 impl Reply {
     pub(super) fn new(status: StatusCode, cache: Cache, body: Out) -> Self {
         let mut headers = HeaderMap::with_capacity(12);
         headers.insert(X_CACHE, HeaderValue::from_static(cache.header()));
-        Self { status, headers, body, cache }
+        Self { status, headers, body, cache, reason: None }
     }
 
     /// A short text for people, about something of ours or an error.
@@ -63,6 +65,9 @@ impl Reply {
         let mut response = Response::new(self.body);
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;
+        if let Some(reason) = self.reason {
+            response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(reason.as_bytes()));
+        }
         response
     }
 
@@ -119,6 +124,8 @@ pub(super) fn upstream(e: &UpstreamError) -> StatusCode {
         UpstreamError::Busy { .. } | UpstreamError::Avoided { .. } | UpstreamError::Closed => {
             StatusCode::SERVICE_UNAVAILABLE
         }
+        // Somebody behind us has seen it: whoever set this up should.
+        UpstreamError::Status { code: 508, .. } => StatusCode::LOOP_DETECTED,
         UpstreamError::TimedOut { .. } | UpstreamError::TooSlow { .. } => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::BAD_GATEWAY,
     }

@@ -154,6 +154,24 @@ impl Peers {
         });
     }
 
+    /// Who is connected, all of them: for when a word of who came and went was lost. Gives whom the book took for present
+    /// and who is not.
+    pub fn present(&self, all: &[(PeerId, Option<Multiaddr>)]) -> Vec<PeerId> {
+        let there: HashSet<_> = all.iter().map(|(peer, _)| *peer).collect();
+        let gone: Vec<_> = self.connected().into_iter().filter(|peer| !there.contains(peer)).collect();
+        for peer in &gone {
+            self.left(peer);
+        }
+        self.with(|inner| {
+            for (peer, address) in all {
+                let entry = inner.entry(*peer);
+                entry.connected = true;
+                entry.address = address.clone().or(entry.address.take());
+            }
+        });
+        gone
+    }
+
     /// A peer said what it is, and whether it speaks dpm's own protocol.
     pub fn introduced(&self, peer: PeerId, agent: &str, dpm: bool) {
         self.with(|inner| {
@@ -374,6 +392,26 @@ mod tests {
         }
         assert_eq!(peers.strike(peer(1), "x"), Standing::Blocked(MOST_BLOCK_TIME));
         assert_eq!(peers.list()[0].notes.len(), NOTES);
+    }
+
+    #[test]
+    fn what_was_missed_is_made_good() {
+        let peers = Peers::default();
+        let sha = Sha256([7; 32]);
+        for n in 1..4 {
+            peers.came(peer(n), Multiaddr::empty());
+            peers.introduced(peer(n), "dpm/0", true);
+            peers.news(peer(n), true, &[sha], &[]);
+        }
+        // The second has gone, a fourth has come, and nobody said so.
+        let all = [1, 3, 4].map(|n| (peer(n), Some(Multiaddr::empty())));
+        assert_eq!(peers.present(&all), [peer(2)]);
+        let mut connected = peers.connected();
+        connected.sort();
+        assert_eq!(connected, [peer(1), peer(3), peer(4)]);
+        assert!(!peers.holders(&sha).contains(&peer(2)), "what it has is forgotten");
+        assert!(peers.holders(&sha).contains(&peer(3)), "and nobody else's");
+        assert!(peers.present(&all).is_empty());
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Index {
     pub site: Site,
     /// Whether its names are its own from the first time it knows them.
     pub private: bool,
+    /// Whether its files are given to peers all the same.
+    pub peers: bool,
     /// Names that are its own in any case.
     pub owns: Vec<NamePattern>,
 }
@@ -28,10 +30,8 @@ impl Index {
 
     /// A file that a page of this index lists.
     pub(super) fn artifact(&self, file: &pypi::File) -> Artifact {
-        let access = match self.private || self.site.credentials.is_some() {
-            true => Access::Private,
-            false => Access::Public,
-        };
+        let apart = self.private || self.site.credentials.is_some();
+        let access = if apart && !self.peers { Access::Private } else { Access::Public };
         listed(&self.site.name, access, file)
     }
 

@@ -13,7 +13,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::base::{Access, Artifact, Digest};
+use crate::base::{Access, Artifact, Digest, Trail};
 use crate::eco::pypi::{self, CoreMetadata, FileWant, Form, IndexError, Part, Project, ProjectName};
 use crate::rt::{Clock, Gate, Tasks};
 use crate::store::{PageHead, Store, StoreError};
@@ -119,8 +119,9 @@ pub struct Resolve {
     inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
-    indexes: Vec<Index>,
+    indexes: Arc<[Index]>,
     freshness: Freshness,
     offline: bool,
     store: Store,
@@ -129,10 +130,10 @@ struct Inner {
     disk: Gate,
     net: Gate,
     tasks: Tasks,
-    memory: Mutex<Memory>,
-    refreshes: Refreshes,
+    memory: Arc<Mutex<Memory>>,
+    refreshes: Arc<Refreshes>,
     /// One worker a page: what one has parsed or rendered the next ones find in memory.
-    working: [async_lock::Mutex<()>; WORKERS],
+    working: Arc<[async_lock::Mutex<()>; WORKERS]>,
 }
 
 /// The handles that [`Resolve`] and [`images::Images`] work with.
@@ -167,7 +168,7 @@ impl Resolve {
     pub fn new(indexes: Vec<Index>, freshness: Freshness, offline: bool, parts: Parts) -> Self {
         let Parts { store, client, clock, disk, net, tasks } = parts;
         let inner = Inner {
-            indexes,
+            indexes: indexes.into(),
             freshness,
             offline,
             store,
@@ -176,11 +177,17 @@ impl Resolve {
             disk,
             net,
             tasks,
-            memory: Mutex::default(),
-            refreshes: Refreshes::default(),
-            working: Default::default(),
+            memory: Arc::default(),
+            refreshes: Arc::default(),
+            working: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The same for a request that came through other nodes: the questions that it causes say so.
+    pub fn on_behalf(&self, trail: Arc<Trail>) -> Self {
+        let client = self.inner.client.on_behalf(trail);
+        Self { inner: Arc::new(Inner { client, ..(*self.inner).clone() }) }
     }
 
     /// A page that is fresh and rendered already. Touches no disk.

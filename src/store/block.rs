@@ -81,6 +81,8 @@ impl Store {
     /// The block with this CID, if it is stored: a leaf or a node of a layout, or a whole artifact of at most
     /// [`MOST_BLOCK_BYTES`] by its own SHA-256. The codec is not looked at: a block is named by its hash.
     ///
+    /// To look is no use: whoever gives it to somebody says so ([`Store::touch`]).
+    ///
     /// One that belongs to a public artifact is given before one of a private artifact. `None` also for hashes other
     /// than SHA-256.
     pub fn block(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
@@ -91,7 +93,7 @@ impl Store {
             let Some(artifact) = key.get(32..).and_then(|v| v.try_into().ok()).map(Sha256) else { continue };
             let block = match decode::<BlockRecord>(&value)? {
                 BlockRecord::Range { offset, length } => {
-                    let Some(stored) = self.quietly(&artifact)? else { continue };
+                    let Some(stored) = self.look(&artifact)? else { continue };
                     Block::Range { stored, offset, length }
                 }
                 BlockRecord::Node { bytes } => {
@@ -106,7 +108,7 @@ impl Store {
             }
         }
         if private.is_none()
-            && let Some(stored) = self.quietly(&hash)?.filter(|s| s.size <= MOST_BLOCK_BYTES)
+            && let Some(stored) = self.look(&hash)?.filter(|s| s.size <= MOST_BLOCK_BYTES)
         {
             let length = stored.size;
             return Ok(Some(Block::Range { stored, offset: 0, length }));
@@ -114,21 +116,12 @@ impl Store {
         Ok(private)
     }
 
-    /// The artifact with this digest, if it is stored. Strangers ask for what is not there: that is not logged.
+    /// The artifact with this digest, if it is stored. Strangers ask for it: that alone is no use of it, which would keep
+    /// it from eviction for ever.
     pub fn find(&self, digest: &Digest) -> Result<Option<Arc<Stored>>, StoreError> {
         match self.resolve(digest)? {
-            Some(sha256) => self.quietly(&sha256),
+            Some(sha256) => self.look(&sha256),
             None => Ok(None),
-        }
-    }
-
-    fn quietly(&self, sha256: &Sha256) -> Result<Option<Arc<Stored>>, StoreError> {
-        if let Some(found) = self.peek(sha256) {
-            return Ok(Some(found));
-        }
-        match self.inner.artifacts.contains_key(sha256.0)? {
-            true => self.load(&sha256.digest()),
-            false => Ok(None),
         }
     }
 

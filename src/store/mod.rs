@@ -163,7 +163,17 @@ impl Store {
     /// again.
     pub fn load(&self, digest: &Digest) -> Result<Option<Arc<Stored>>, StoreError> {
         let Some(sha256) = self.resolve(digest)? else { return Ok(None) };
-        if let Some(found) = self.peek(&sha256) {
+        let found = self.look(&sha256)?;
+        if found.is_some() {
+            self.touch(sha256);
+        }
+        Ok(found)
+    }
+
+    /// The same, which counts as no use.
+    fn look(&self, sha256: &Sha256) -> Result<Option<Arc<Stored>>, StoreError> {
+        let sha256 = *sha256;
+        if let Some(found) = self.inner.open.lock().expect(LOCK).get(&sha256).cloned() {
             return Ok(Some(found));
         }
         let opened = match self.record(&sha256) {
@@ -182,7 +192,6 @@ impl Store {
                     // Taken out meanwhile: whoever looks next must not find it.
                     self.inner.open.lock().expect(LOCK).pop(&sha256);
                 }
-                self.touch(sha256);
                 Ok(Some(stored))
             }
             Err(e) => {
@@ -245,8 +254,8 @@ impl Store {
         &self.inner.dir
     }
 
-    /// Notes that an artifact was used now.
-    fn touch(&self, sha256: Sha256) {
+    /// Notes that an artifact was used now: eviction takes it later.
+    pub fn touch(&self, sha256: Sha256) {
         let now = self.inner.options.clock.now();
         let mut touched = self.inner.touched.lock().expect(LOCK);
         // A full map means that nobody flushes: forgetting a touch costs an early eviction at worst.

@@ -232,6 +232,12 @@ impl Swarm {
         self.inner.streams.dropped()
     }
 
+    /// Events that nobody took in time and that are lost, since the start: whoever follows them looks at
+    /// [`Swarm::peers`] when there are more.
+    pub fn missed_events(&self) -> u64 {
+        self.inner.state.lock().expect(LOCK).missed_events
+    }
+
     /// Closes the connections to `peer`. Who is kept is dialled again.
     pub fn disconnect(&self, peer: &PeerId) {
         self.order(Order::Disconnect(*peer));

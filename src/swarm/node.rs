@@ -47,6 +47,8 @@ pub(super) enum Order {
 pub(super) struct State {
     pub(super) peers: BTreeMap<PeerId, Known>,
     pub(super) listeners: Vec<Multiaddr>,
+    /// Events that made room for later ones.
+    pub(super) missed_events: u64,
 }
 
 /// A connected peer.
@@ -313,7 +315,9 @@ impl Node {
 
     fn tell(&self, event: Event) {
         // The oldest makes room; the queue is open, since we hold a reader.
-        let _ = self.events.force_send(event);
+        if let Ok(Some(_)) = self.events.force_send(event) {
+            self.state.lock().expect(LOCK).missed_events += 1;
+        }
     }
 
     /// Says goodbye to every peer and waits until the goodbyes are out.

@@ -57,7 +57,7 @@ fn warn_once(warned: &AtomicBool, setting: &str, which: &str, bytes: usize) {
     if usable < BUFFER_BYTES && !warned.swap(true, Ordering::Relaxed) {
         log::warn!(
             "the kernel gives UDP sockets a {which} buffer of {} KiB only, so fast transfers between nodes lose \
-             packets: set net.core.{setting} to {BUFFER_BYTES} or more",
+             packets: set net.core.{setting} to {BUFFER_BYTES} or more, as cross/etc/sysctl.d/60-dpm.conf does",
             usable >> 10
         );
     }
@@ -129,5 +129,19 @@ impl UdpPoller for Writable {
 impl std::fmt::Debug for Writable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Writable").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shipped_is_what_is_wanted() {
+        let shipped = include_str!("../../cross/etc/sysctl.d/60-dpm.conf");
+        for setting in ["rmem_max", "wmem_max"] {
+            let line = format!("net.core.{setting} = {BUFFER_BYTES}");
+            assert!(shipped.lines().any(|has| has == line), "{line}");
+        }
     }
 }

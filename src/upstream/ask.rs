@@ -68,6 +68,11 @@ pub struct Ask {
     pub etag: Option<String>,
     /// `If-Modified-Since`: a `Last-Modified` as it came.
     pub last_modified: Option<String>,
+    /// Caches on the way are to ask again (`Cache-Control: max-age=0`).
+    pub anew: bool,
+    /// The bytes as they are sent, whatever the answer calls their encoding. Some servers say `x-gzip` of a `.gz` that
+    /// is meant to stay one.
+    pub verbatim: bool,
 }
 
 /// The request method.
@@ -161,6 +166,9 @@ impl Ask {
         }
         if let Some(date) = &self.last_modified {
             put(header::IF_MODIFIED_SINCE, date, "last-modified")?;
+        }
+        if self.anew {
+            put(header::CACHE_CONTROL, "max-age=0", "cache-control")?;
         }
         match (self.range, &self.if_range) {
             (None, None) => {}
@@ -257,7 +265,8 @@ mod tests {
         assert!(Ask { if_range: Some("\"a\"".into()), ..Ask::default() }.headers(&site).is_err());
         assert!(Ask { accept: Some("a\r\nb: c".into()), ..Ask::default() }.headers(&site).is_err());
         let range = Some(Range { first: 5, last: None });
-        let headers = Ask { range, page: true, ..Ask::default() }.headers(&site).unwrap();
+        let headers = Ask { range, page: true, anew: true, ..Ask::default() }.headers(&site).unwrap();
+        assert_eq!(headers[header::CACHE_CONTROL], "max-age=0");
         assert_eq!(headers[header::RANGE], "bytes=5-");
         assert_eq!(headers[header::ACCEPT_ENCODING], "identity");
         assert_eq!(headers[header::ACCEPT], "*/*");

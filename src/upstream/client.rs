@@ -8,10 +8,12 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use ureq::Agent;
 use ureq::tls::RootCerts;
 use url::Url;
+
+use crate::base::Trail;
 
 use super::answer::{Coding, coding, length, partial, retry_after};
 use super::ask::check_url;
@@ -31,7 +33,7 @@ use super::{
 /// Everything here blocks: call it on threads that may, at most
 /// [`limits::DOWNLOADS`](crate::base::limits::DOWNLOADS) at once.
 #[derive(Clone)]
-pub struct Client(Arc<Inner>);
+pub struct Client(Arc<Inner>, Option<Arc<Trail>>);
 
 struct Inner {
     options: Options,
@@ -81,10 +83,15 @@ impl Client {
             stop: Arc::default(),
             options,
         };
-        let client = Self(Arc::new(inner));
+        let client = Self(Arc::new(inner), None);
         // Says now whether the proxy is any good, without the CA store.
         client.agent(Reach::Anywhere, false)?;
         Ok(client)
+    }
+
+    /// The same client, whose questions say which nodes they came through.
+    pub fn on_behalf(&self, trail: Arc<Trail>) -> Self {
+        Self(self.0.clone(), Some(trail))
     }
 
     /// Asks `url` on behalf of `site`, and returns when the answer's head is there.
@@ -199,6 +206,13 @@ impl Client {
         *request.headers_mut() = ask.headers(site)?;
         if let Some(authorization) = authorization {
             request.headers_mut().insert(header::AUTHORIZATION, authorization);
+        }
+        if let Some(node) = &self.0.options.node {
+            let trail =
+                self.1.as_deref().map_or_else(|| Trail::default().with(node), |trail| trail.with(node));
+            let trail =
+                HeaderValue::from_str(&trail).map_err(|_| UpstreamError::BadAsk { why: "cdn-loop" })?;
+            request.headers_mut().insert(CDN_LOOP, trail);
         }
         let reach = self.reach(site, url);
         if self.0.options.proxy.is_some() && reach == Reach::Internet {
@@ -333,7 +347,7 @@ impl Client {
             drain(reached);
             return Ok(Answer { status, head, url, body: Body::empty() });
         }
-        let coding = coding(headers);
+        let coding = if ask.verbatim { Coding::Identity } else { coding(headers) };
         if coding != Coding::Identity && matches!(status, Status::Partial { .. }) {
             return Err(UpstreamError::BadRange { origin: origin(), why: "a range of something encoded" });
         }
@@ -447,6 +461,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing behind these locks can be half-done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// RFC 8586.
+const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
 /// Redirects followed for one question: an index host, a mirror, a CDN and its signed address are three.
 const MOST_REDIRECTS: usize = 5;

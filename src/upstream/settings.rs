@@ -21,6 +21,9 @@ pub struct Options {
     pub proxy: Option<Url>,
     /// `User-Agent` of every request: some registries refuse requests without one.
     pub user_agent: String,
+    /// What this node calls itself to those behind it (`CDN-Loop`), so that nodes in front of each other do not ask in a
+    /// circle. Upstreams that are no dpm see it too: it should say nothing of who we are. `None` says nothing at all.
+    pub node: Option<String>,
     /// Time to resolve a name.
     pub resolve_time: Duration,
     /// Time to connect, TLS included.
@@ -44,6 +47,7 @@ impl Default for Options {
         Self {
             proxy: None,
             user_agent: concat!("dpm/", env!("CARGO_PKG_VERSION")).into(),
+            node: None,
             // glibc waits 5 s for its first name server: less would never ask the second.
             resolve_time: limits::CONNECT_TIME,
             connect_time: limits::CONNECT_TIME,

@@ -137,7 +137,23 @@ fn nodes_of_our_own_fetch_by_bitswap() {
         let (peer, address) = holder.node.as_peer();
         swarm.dial(peer, vec![address]);
         let fetched = fetch(node, &holder.cid, &[], &holder.project.bytes);
-        assert_eq!(fetched.gave.iter().map(|(_, bytes, _)| bytes).sum::<u64>() >> 20, 20, "{fetched:?}");
+        let gave: u64 = fetched.gave.iter().map(|(_, bytes, _)| bytes).sum();
+        assert_eq!(gave >> 20, 20, "{fetched:?}");
+        // Blocks of a file that is not all there prove nothing.
+        let limits = dpm::exchange::DagLimits::default();
+        let half = async {
+            let mut fetching = node
+                .exchange()
+                .fetch_dag(dpm::base::parse_cid_text(&holder.cid).unwrap(), &[peer], limits)
+                .await
+                .unwrap();
+            for _ in 0..3 {
+                fetching.next().await.unwrap().unwrap();
+            }
+        };
+        futures_lite::future::block_on(half);
+        let row = node.exchange().peers().list().into_iter().find(|row| row.peer == peer).unwrap();
+        assert_eq!((row.gave_bytes, row.gave_artifacts), (gave, 1));
         fetch(node, &holder.cid, &[peer], &holder.project.bytes);
     }
 }

@@ -9,7 +9,7 @@ use dpm::unixfs::car;
 use serde_json::{Value, json};
 
 use crate::ipfs::{blocks, others, root};
-use crate::support::{Node, Process, Project, Upstream, get, process, until, wheel};
+use crate::support::{Fault, File, Node, Process, Project, Upstream, get, process, until, wheel};
 use process::{asked, run, said, text};
 
 /// Three chunks, the last one short.
@@ -558,4 +558,31 @@ fn the_command_line_gets_and_names() {
         assert!(text(&output.stderr).contains("dpm verify"), "{what}: {}", text(&output.stderr));
         assert!(std::fs::read(&out).unwrap() == before, "it is as it was");
     }
+}
+
+#[test]
+fn what_is_interrupted_leaves_nothing() {
+    let upstream = Upstream::start();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let node = Process::start(&data, &upstream.url("/simple/"), "");
+    let out = dir.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    let file = out.join("file");
+    for (n, signal) in ["INT", "KILL"].into_iter().enumerate() {
+        // Of other bytes each, or it would be one download.
+        let project = Project::new(&format!("demo-{n}"), LARGE + n).publish(&upstream);
+        let hanging = File::new(project.bytes.clone());
+        upstream.faulty(&project.file_path(), hanging, |_| Some(Fault::Hang(LARGE / 2)));
+        let link = node.url(&project.file());
+        let mut get = process::dpm(&on(&data, &["get", &link, "-o", file.to_str().unwrap()]));
+        let mut get = get.spawn().unwrap();
+        // The file to write is made before the node is told.
+        until("it is being fetched", || upstream.hits(&project.file_path()) > 0);
+        process::signal(get.id(), signal);
+        get.wait().unwrap();
+        let left: Vec<_> = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.is_empty(), "{signal}: {left:?}");
+    }
+    node.kill();
 }

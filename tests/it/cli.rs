@@ -94,7 +94,7 @@ fn orders_are_the_same_for_a_running_node_and_an_idle_store() {
         }
         assert_eq!(order(&data, &["why", "never-heard-of"]).1["stored"], false);
         let nonsense = run(&["why", "no name at all!", "--data", data.to_str().unwrap()]);
-        refused(&nonsense, 2, &["is no dpm URL, digest, CID or project name"]);
+        refused(&nonsense, 2, &["is no dpm URL, digest, CID, image or project name"]);
 
         let (text, report) = order(&data, &["verify"]);
         assert_eq!((&report["artifacts"], &report["damaged"]), (&json!(left), &json!([])));
@@ -158,22 +158,46 @@ fn verify_names_what_is_damaged() {
 
 #[test]
 fn every_command_explains_itself() {
-    let cases: [(&[&str], &[&str]); 10] = [
+    let cases: [(&[&str], &[&str]); 11] = [
         (
             &[],
-            &["serve", "init", "config", "setup", "status", "why", "verify", "purge", "gc", "where to start"],
+            &[
+                "serve",
+                "init",
+                "config",
+                "setup",
+                "status",
+                "why",
+                "verify",
+                "purge",
+                "prefetch",
+                "gc",
+                "where to start",
+            ],
         ),
         (
             &["serve"],
-            &["--upstream", "--data", "--listen", "--offline", "learns its upstream", "/pypi/simple/"],
+            &[
+                "oci=URL",
+                "--data",
+                "--listen",
+                "--offline",
+                "learns its upstream",
+                "/pypi/simple/",
+                "REGISTRY/IMAGE",
+            ],
         ),
         (&["init"], &["--force", "dpm.toml"]),
         (&["config", "check"], &["--config", "--json", "Exits with 1"]),
-        (&["setup"], &["--undo", "--dry-run", "pip or uv"]),
+        (&["setup"], &["--undo", "--dry-run", "--file", "pip, uv, docker, podman or containerd"]),
         (&["status"], &["--data", "--json"]),
-        (&["why"], &["URL", "digest", "CID", "project"]),
+        (&["why"], &["URL", "digest", "CID", "image", "project"]),
         (&["verify"], &["hash", "damaged", "Exits with 1"]),
         (&["purge"], &["Forget", "digest"]),
+        (
+            &["prefetch"],
+            &["--platform", "--all-platforms", "--with-signatures", "--json", "docker.io/library/"],
+        ),
         (&["gc"], &["Evict"]),
     ];
     for (command, parts) in cases {

@@ -115,9 +115,11 @@ fn old_and_hasty_clients() {
         slow.socket.write_all(&[byte]).unwrap();
     }
     assert!(slow.read_all().starts_with("HTTP/1.1 200 "));
-    // An address with a scheme, as proxies are asked.
-    let full = "GET http://other.example.org/healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-    assert!(Raw::connect(address).send(full).read_all().starts_with("HTTP/1.1 200 "));
+    // An address with a scheme, as proxies are asked: ours (RFC 9112 §3.2.2), and another's.
+    for (at, status) in [(address.to_string(), "200"), ("other.example.org".into(), "403")] {
+        let full = format!("GET http://{at}/healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        assert!(Raw::connect(address).send(full).read_all().starts_with(&format!("HTTP/1.1 {status} ")));
+    }
 }
 
 #[test]

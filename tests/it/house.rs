@@ -35,13 +35,13 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("mdns_sd", &["lan"]),
     ("socket2", &["lan", "swarm"]),
     ("hyper", &["front", "daemon", "cli"]),
-    ("argh", &["cli", "config"]),
+    ("argh", &["cli"]),
     ("base64", &["upstream", "front"]),
     ("http_auth", &["upstream"]),
     ("psl", &["upstream"]),
     ("async_executor", &["rt"]),
     ("html5gum", &["eco"]),
-    ("toml_edit", &["config", "cli"]),
+    ("toml_edit", &["config"]),
 ];
 
 fn sources(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {

@@ -443,11 +443,21 @@ fn a_large_car_is_not_held_in_memory() {
 #[test]
 fn who_is_near_is_told_at_home_only() {
     let upstream = Upstream::start();
-    let node = Node::new(&upstream.url("/simple/"));
+    let names = vec!["cache.example.org".to_owned()];
+    let node = Node::with(&[&upstream.url("/simple/")], |config, _| config.names = names);
     let answer = node.get("/api/peers");
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
     assert_eq!(answer.json(), node.order(&dpm::daemon::Order::Peers));
-    assert_eq!(request("GET", &node.url("/api/peers"), &[("host", "evil.example.org")]).status, 403);
+    // A web page that has a name of its own lead here.
+    for path in ["/api/peers", "/ipfs/x", "/metrics", "/api"] {
+        let rebound = request("GET", &node.url(path), &[("host", "evil.example.org")]);
+        assert_eq!(rebound.status, 421, "{path}: {}", rebound.text());
+        assert_ne!(request("GET", &node.url(path), &[("host", "cache.example.org")]).status, 421, "{path}");
+    }
+    let named = request("GET", &node.url("/api/peers"), &[("host", "cache.example.org")]);
+    assert_eq!(named.status, 403, "who is near is told on this machine only");
+    let page = request("GET", &node.url("/pypi/simple/"), &[("host", "evil.example.org")]);
+    assert_ne!(page.status, 421, "packages are for everybody");
     let greeting = node.get("/").text();
     assert!(greeting.contains("/ipfs/CID") && greeting.contains("/api/peers"), "{greeting}");
 }

@@ -2,8 +2,10 @@
 
 #![allow(unreachable_pub, missing_docs, reason = "tests are nobody's interface")]
 
+mod apt;
 mod bitswap;
 mod carry;
+mod circle;
 mod cli;
 mod clients;
 mod corpora;
@@ -16,6 +18,7 @@ mod faults_upstream;
 mod flights;
 mod freshness;
 mod guard;
+mod hedge;
 mod house;
 mod ipfs;
 mod lan;

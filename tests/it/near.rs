@@ -114,6 +114,20 @@ fn what_a_private_index_gave_stays_where_it_is() {
 }
 
 #[test]
+fn what_a_private_index_gave_is_given_where_its_operator_says_so() {
+    let upstream = Upstream::start();
+    let project = Project::new("demo", LARGE).publish(&upstream);
+    let nodes = Node::village_with(2, &upstream.url("/simple/"), |_, config, _| {
+        (config.pypi[0].private, config.pypi[0].peers) = (true, true);
+    });
+    for (node, cache) in nodes.iter().zip(["MISS", "PEER"]) {
+        assert_eq!(node.get(&project.file()).cache(), cache);
+        node.settle();
+    }
+    assert_eq!(upstream.hits(&project.file_path()), 1);
+}
+
+#[test]
 fn nobody_is_given_what_is_not_shared() {
     let upstream = Upstream::start();
     let project = Project::new("demo", LARGE).publish(&upstream);

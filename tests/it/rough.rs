@@ -18,7 +18,7 @@ const LARGE: usize = (6 << 20) + 12_345;
 const SLOW: Line = Line { bits_per_second: 40_000_000, ..GOOD };
 
 /// A village whose last node has a line like this to each of the others.
-fn village(n: usize, upstream: &Upstream, line: Line) -> (Vec<Node>, Vec<Relay>) {
+pub fn village(n: usize, upstream: &Upstream, line: Line) -> (Vec<Node>, Vec<Relay>) {
     let relays = RefCell::new(Vec::new());
     let nodes = Node::village_with(n, &upstream.url("/simple/"), |k, config, _| {
         if k == n - 1 {
@@ -32,12 +32,12 @@ fn village(n: usize, upstream: &Upstream, line: Line) -> (Vec<Node>, Vec<Relay>)
     (nodes, relays.into_inner())
 }
 
-fn taken(node: &Node) -> u64 {
+pub fn taken(node: &Node) -> u64 {
     node.exchange().counters().taken_bytes.load(Ordering::Relaxed)
 }
 
 /// A node fetches it, and all others know.
-fn stored(nodes: &[Node], k: usize, project: &Project) {
+pub fn stored(nodes: &[Node], k: usize, project: &Project) {
     let status = nodes[k].get(&project.file()).status;
     assert_eq!(status, 200);
     nodes[k].settle();

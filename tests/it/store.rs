@@ -202,6 +202,34 @@ fn what_is_removed_leaves_nothing() {
 }
 
 #[test]
+fn a_question_is_no_use() {
+    let shelf = Shelf::new();
+    let mut store = shelf.open();
+    let sha256 = put(&store, &random_bytes(3, 3 << 20));
+    let used = |store: &Store| {
+        store.flush_touches().unwrap();
+        store.describe(&sha256.digest()).unwrap().unwrap().used_at.unwrap().0
+    };
+    let leaf = dpm::base::raw_cid(store.leaves(&sha256).unwrap().unwrap()[0]);
+    let root = store.describe(&sha256.digest()).unwrap().unwrap().root.unwrap();
+    assert_eq!(used(&store), 1_000);
+    // Open already, and not.
+    for _ in 0..2 {
+        shelf.now.store(2_000, Ordering::SeqCst);
+        assert!(store.find(&sha256.digest()).unwrap().is_some());
+        assert!(store.block(&leaf).unwrap().is_some() && store.block(&root).unwrap().is_some());
+        assert_eq!(used(&store), 1_000);
+        drop(store);
+        store = shelf.open();
+    }
+    assert!(store.load(&sha256.digest()).unwrap().is_some());
+    assert_eq!(used(&store), 2_000);
+    shelf.now.store(3_000, Ordering::SeqCst);
+    store.touch(sha256);
+    assert_eq!(used(&store), 3_000);
+}
+
+#[test]
 fn the_least_recently_used_goes_first() {
     let mut shelf = Shelf::new();
     shelf.budget = 10_000;

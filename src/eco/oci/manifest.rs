@@ -84,6 +84,15 @@ impl Platform {
     }
 }
 
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let variant = self.variant.iter().map(|variant| format!("/{variant}")).collect::<String>();
+        let text = format!("{}/{}{variant}", self.os, self.architecture);
+        // A stranger's words: they go to a terminal.
+        text.chars().take(64).filter(|c| !c.is_control()).try_for_each(|c| std::fmt::Write::write_char(f, c))
+    }
+}
+
 #[derive(Deserialize)]
 struct Raw {
     #[serde(rename = "schemaVersion")]

@@ -3,10 +3,12 @@
 //!
 //! A tag is a name and belongs to its registry; everything else is named by its digest.
 
+mod closure;
 mod manifest;
 mod name;
 mod want;
 
+pub use closure::{Closure, ClosureError, IMAGE_BYTES, Platforms, Step, is_platform, platform_here};
 pub use manifest::{Descriptor, Kind, MANIFEST_BYTES, Manifest, ManifestError, Platform};
 pub use name::{Image, ImageError, Reference, Repository, reference_digest};
 pub use want::{Accepts, Place, Resource, Want, WantError, query_of, relinked, want};

@@ -7,8 +7,8 @@ use url::Url;
 
 use crate::base::Digest;
 
+use super::super::path::percent_decode;
 use super::project::{MAX_FILES, check_version, link, weed};
-use super::want::percent_decode;
 use super::{CoreMetadata, File, IndexError, Project, ProjectName, Yanked};
 
 /// Reads upstream's page. An anchor whose link ends with a slash leads to another page and is no file.

@@ -23,5 +23,5 @@ pub use project::{CoreMetadata, File, IndexError, Project, Yanked, parse};
 pub use purl::{Purl, PurlError, is_of, project_of};
 pub use render::render;
 pub use root::{Names, parse_root, render_root};
-pub use want::{FileWant, Part, PathError, Want, content_type, file_link, want};
+pub use want::{FileWant, Part, Want, content_type, file_link, want};
 pub use wheel::{WheelError, wheel_metadata};

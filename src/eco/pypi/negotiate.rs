@@ -1,6 +1,6 @@
 //! Which form of a page a client gets (PEP 691).
 
-use super::want::percent_decode;
+use super::super::path::percent_decode;
 
 /// A form of the simple API's pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

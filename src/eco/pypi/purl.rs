@@ -1,6 +1,6 @@
 //! Package URLs of PyPI, and which file of a project they mean (package-url specification, type `pypi`). Pure.
 
-use super::want::percent_decode;
+use super::super::path::percent_decode;
 use super::{File, Project, ProjectName, Yanked};
 
 /// What stands before every one of them.

@@ -4,11 +4,11 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::super::path::percent_decode;
 use super::html::Page;
 use super::json::Text;
 use super::project::{Syntax, check_version, without_bom};
 use super::render::{html_escape, html_meta, json_pair};
-use super::want::percent_decode;
 use super::{Form, IndexError, ProjectName};
 
 /// Reads the names of an upstream's list of all projects as it writes them; what is no name is left out.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::super::path::{PathError, segment};
 use crate::base::{Digest, limits};
 
 use super::{File, ProjectName};
@@ -174,72 +175,11 @@ pub(super) fn is_filename(name: &str) -> bool {
         && !name.ends_with(Part::Provenance.suffix())
 }
 
-fn segment(raw: &str) -> Result<Cow<'_, str>, PathError> {
-    let segment = percent_decode(raw)?;
-    if segment.is_empty() {
-        return Err(PathError::EmptySegment);
-    }
-    if segment == "." || segment == ".." {
-        return Err(PathError::DotSegment);
-    }
-    if segment.contains(['/', '\\']) {
-        return Err(PathError::Separator);
-    }
-    if segment.contains(char::is_control) {
-        return Err(PathError::Control);
-    }
-    Ok(segment)
-}
-
-/// Decodes `%xx` once; `+` stays a plus.
-pub(super) fn percent_decode(raw: &str) -> Result<Cow<'_, str>, PathError> {
-    if !raw.contains('%') {
-        return Ok(Cow::Borrowed(raw));
-    }
-    let mut decoded = Vec::with_capacity(raw.len());
-    let mut bytes = raw.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let mut digit = || bytes.next().and_then(|b| (b as char).to_digit(16)).ok_or(PathError::Escape);
-        decoded.push((digit()? << 4 | digit()?) as u8);
-    }
-    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| PathError::NotUtf8)
-}
-
 /// In the place of a digest when the index states none.
 const NO_DIGEST: &str = "-";
 
 /// Longest file name: what common file systems take.
 const FILENAME_BYTES: usize = 255;
-
-/// Why a path is refused, all for 400.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PathError {
-    /// Over [`limits::PATH_BYTES`].
-    #[error("the path has more than {} bytes", limits::PATH_BYTES)]
-    TooLong,
-    /// `//`.
-    #[error("the path has an empty segment")]
-    EmptySegment,
-    /// `.` or `..`, escaped or not.
-    #[error("the path has a segment '.' or '..'")]
-    DotSegment,
-    /// An escaped slash, or a backslash.
-    #[error("a path segment contains a slash or backslash")]
-    Separator,
-    /// NUL, line feed and their like.
-    #[error("a path segment contains a control character")]
-    Control,
-    /// `%` without two hexadecimal digits.
-    #[error("the path has a broken percent-escape")]
-    Escape,
-    /// Escapes that are not UTF-8.
-    #[error("the path is not UTF-8")]
-    NotUtf8,
-}
 
 #[cfg(test)]
 mod tests {

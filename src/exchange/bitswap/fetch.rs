@@ -260,14 +260,21 @@ impl Fetching {
     }
 }
 
+impl Fetching {
+    /// Counts for those who gave, once all of it is proved to be what its CID names: blocks that fit together say nothing
+    /// of who gives them before.
+    pub(super) fn thank(&self) {
+        for (peer, bytes, speed) in self.gave() {
+            self.fetch.exchange.inner.peers.gave(peer, bytes, speed);
+        }
+    }
+}
+
 impl Drop for Fetching {
     fn drop(&mut self) {
         let fetch = &self.fetch;
         let inner = &fetch.exchange.inner;
         inner.bitswap.asking.leave(fetch);
-        for (peer, bytes, speed) in self.gave() {
-            inner.peers.gave(peer, bytes, speed);
-        }
         let mut cancels = Vec::new();
         let mut state = fetch.state.lock().expect(LOCK);
         for (n, peers) in std::mem::take(&mut state.asked) {

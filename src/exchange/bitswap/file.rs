@@ -51,6 +51,7 @@ impl Exchange {
                 .await;
             sink(got.offset, got.content).map_err(FetchError::Sink)?;
         }
+        fetching.thank();
         let sha256 = hasher.finish().sha256().expect("a SHA-256 hasher");
         Ok(Fetched { size, sha256, gave: fetching.gave() })
     }

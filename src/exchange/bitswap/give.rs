@@ -248,6 +248,7 @@ impl Answer {
         match block.read() {
             Ok(bytes) => {
                 self.bytes += bytes.len() as u64;
+                store.touch(block.artifact());
                 self.message.payload.push(PayloadBlock::new(&want.cid, bytes.into()));
                 Outcome::Answered
             }

@@ -54,10 +54,12 @@ impl Default for Hearing {
 impl Hearing {
     fn enter(&self, peer: PeerId) -> bool {
         let mut streams = self.streams.lock().expect(LOCK);
-        let full = streams.values().sum::<usize>() >= STREAMS;
-        let of_peer = streams.entry(peer).or_default();
-        let room = !full && *of_peer < STREAMS_OF_ONE;
-        *of_peer += usize::from(room);
+        let of_peer = streams.get(&peer).copied().unwrap_or_default();
+        let room = streams.values().sum::<usize>() < STREAMS && of_peer < STREAMS_OF_ONE;
+        // Only who has a place leaves one: an entry of anybody else would stay for ever.
+        if room {
+            streams.insert(peer, of_peer + 1);
+        }
         room
     }
 
@@ -202,4 +204,36 @@ fn named(message: &Message) -> Vec<(Sha256, Bytes)> {
     };
     let legacy = message.legacy.iter().map(|data| (Sha256::of(data), data.clone()));
     message.payload.iter().filter_map(name).chain(legacy).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(n: u8) -> PeerId {
+        let mut bytes = vec![0x12, 0x20];
+        bytes.extend([n; 32]);
+        PeerId::from_bytes(&bytes).unwrap()
+    }
+
+    #[test]
+    fn nobody_stays_who_has_no_place() {
+        let hearing = Hearing::default();
+        let many = u8::try_from(STREAMS / STREAMS_OF_ONE).unwrap();
+        for n in 0..many {
+            assert!((0..STREAMS_OF_ONE).all(|_| hearing.enter(peer(n))));
+            assert!(!hearing.enter(peer(n)), "its places are taken");
+        }
+        for n in many..=255 {
+            assert!(!hearing.enter(peer(n)), "all places are taken");
+        }
+        assert_eq!(hearing.streams.lock().unwrap().len(), usize::from(many));
+        hearing.leave(&peer(0));
+        assert!(hearing.enter(peer(255)));
+        for n in 0..many {
+            (usize::from(n == 0)..STREAMS_OF_ONE).for_each(|_| hearing.leave(&peer(n)));
+        }
+        hearing.leave(&peer(255));
+        assert!(hearing.streams.lock().unwrap().is_empty());
+    }
 }

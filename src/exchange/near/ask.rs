@@ -147,6 +147,14 @@ impl Exchange {
         answer
     }
 
+    /// Nodes that fetch an artifact from upstream themselves, or have begun to. Tells them that this one is about to.
+    pub async fn fetchers(&self, digest: &Digest) -> Vec<PeerId> {
+        // Who has all of it would be all the answer.
+        let holders = digest.sha256().map_or_else(Vec::new, |sha256| self.inner.peers.holders(&sha256));
+        let answer = self.ask(digest, &holders, false).await;
+        answer.flying.into_iter().filter(|(peer, of)| *of == Some(*peer)).map(|(peer, _)| peer).collect()
+    }
+
     fn note(&self, answer: &mut Answer, digest: &Digest, peer: PeerId, offer: Offer, but: &[PeerId]) {
         match offer {
             Offer::Whole { root, root_block, .. } => {
@@ -233,6 +241,11 @@ impl Exchange {
         let block = self.inner.store.block(root).ok().flatten()?;
         let small = block.length() <= INLINE_BYTES;
         small.then(|| block.read().ok()).flatten().map(Bytes::from)
+    }
+
+    /// Says that this node asks the upstream for what it takes from others so slowly.
+    pub fn helps_itself(&self, partial: &Partial) {
+        partial.taken_from(Some(self.inner.swarm.peer_id()));
     }
 
     /// This node's turn to fetch an artifact from upstream: gives whoever claimed it too and goes first, or nobody; then

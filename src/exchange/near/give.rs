@@ -83,6 +83,8 @@ struct Told {
     size: Option<u64>,
     leaves: usize,
     chunks: usize,
+    /// That all of it is here.
+    all: bool,
     /// Of which attempt, of one on its way in.
     attempt: Option<u32>,
 }
@@ -227,8 +229,8 @@ impl Giving<'_> {
     ) -> Result<()> {
         let root = stored.root.unwrap_or_else(|| raw_cid(stored.sha256));
         self.tell_head(Some(stored.size), Some(root), writer).await?;
-        let chunks = chunks_of(stored.size);
-        if self.told.leaves < chunks as usize {
+        if !std::mem::replace(&mut self.told.all, true) {
+            let chunks = chunks_of(stored.size);
             let (store, sha256) = (self.exchange.inner.store.clone(), stored.sha256);
             let leaves = self.exchange.inner.disk.run(move || store.leaves(&sha256)).await;
             let leaves = leaves.map_err(Error::other)?.ok_or_else(|| Error::other("it was taken out"))?;
@@ -274,7 +276,10 @@ impl Giving<'_> {
         let inner = &self.exchange.inner;
         inner.given.begins(&self.digest, n, self.peer);
         let (bytes, (offset, length)) = match source {
-            Source::Stored(stored) => (Bytes::Stored(stored.clone()), span(n, stored.size)),
+            Source::Stored(stored) => {
+                inner.store.touch(stored.sha256);
+                (Bytes::Stored(stored.clone()), span(n, stored.size))
+            }
             Source::Coming(partial) => {
                 let (file, size) = partial.chunk(n).ok_or_else(|| Error::other("a chunk is gone"))?;
                 (Bytes::File(file), span(n, size.unwrap_or(u64::MAX)))

@@ -11,7 +11,7 @@ mod serve;
 mod take;
 
 pub use ask::Answer;
-pub use take::{Chunk, Claim, Outcome, Taking, Want};
+pub use take::{Aside, Chunk, Claim, Handed, Invitation, Outcome, Over, SoFar, Taking, Want};
 
 pub(super) use give::Given;
 pub(super) use news::tell;

@@ -4,6 +4,7 @@
 //! chunk is handed on once its bytes match its leaf. The leaves themselves are a claim of whoever told them first: only
 //! the whole digest proves them, and whoever takes the chunks judges then, by what the [`Outcome`] says of who told what.
 
+mod aside;
 mod talk;
 
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ use super::super::partial::{chunks_of, span};
 use super::super::session::{Order, Session};
 use super::super::{Exchange, Ranges};
 
+pub use aside::{Aside, Handed, Invitation, SoFar};
 use talk::Parting;
 
 /// Nodes that one artifact is taken from at once: more would each give too little to matter. Beside the chunks, whose
@@ -74,8 +76,8 @@ pub struct Chunk {
     pub leaf: Sha256,
     /// Bytes of the whole artifact, if its giver knew.
     pub size: Option<u64>,
-    /// Who gave it.
-    pub peer: PeerId,
+    /// Who gave it; nobody where the caller did itself.
+    pub peer: Option<PeerId>,
     /// Holds its place in memory.
     _place: Place,
 }
@@ -149,6 +151,8 @@ struct Shared {
     changed: Event,
     /// Bytes that came of chunks that were wanted, whole or not.
     bytes: AtomicU64,
+    /// Of these, bytes that the caller got itself.
+    aside: AtomicU64,
     /// Readers that wait for us: for a place, for the disk.
     waiting: AtomicU64,
     chunks: async_channel::Sender<Chunk>,
@@ -163,6 +167,8 @@ struct State {
     /// Chunks that are here beyond the known leaves.
     beyond: HashMap<u32, Sha256>,
     givers: HashMap<PeerId, Giver>,
+    /// The caller's own hand: this node's id, and to whoever lends it.
+    aside: Option<(PeerId, async_channel::Sender<Order>)>,
     ended: Option<Outcome>,
 }
 
@@ -199,6 +205,7 @@ impl Exchange {
             leaves: Vec::new(),
             beyond: want.beyond.iter().copied().collect(),
             givers: HashMap::new(),
+            aside: None,
             ended: None,
         };
         if let Some(size) = want.size {
@@ -219,6 +226,7 @@ impl Exchange {
             state: Mutex::new(state),
             changed: Event::new(),
             bytes: AtomicU64::new(0),
+            aside: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             chunks: sender,
             over,
@@ -262,6 +270,16 @@ impl Taking {
         self.chunks.recv_blocking().ok()
     }
 
+    /// The next chunk, if one comes in this time; `Err` once it is over. Blocks.
+    pub fn next_within(&self, time: Duration) -> Result<Option<Chunk>, Over> {
+        let chunk = async { self.chunks.recv().await.map(Some).map_err(|_| Over) };
+        let late = async {
+            async_io::Timer::after(time).await;
+            Ok(None)
+        };
+        future::block_on(future::or(chunk, late))
+    }
+
     /// How it ended, or stands.
     pub fn outcome(&self) -> Outcome {
         let state = self.shared.state.lock().expect(LOCK);
@@ -274,6 +292,9 @@ impl Drop for Taking {
         self.shared.end(End::GivenUp);
     }
 }
+
+/// It is over: no chunk comes any more.
+pub struct Over;
 
 enum Stands {
     Going(Option<Instant>),
@@ -324,8 +345,9 @@ impl State {
         }
     }
 
+    /// Nobody is left who gives. The caller's own hand joins in only where it can give all that is missing.
     fn is_alone(&self) -> bool {
-        self.givers.values().all(|giver| giver.orders.is_none())
+        self.aside.is_none() && self.givers.values().all(|giver| giver.orders.is_none())
     }
 
     fn outcome(&self, end: End) -> Outcome {
@@ -373,6 +395,9 @@ impl State {
     fn pump(&mut self, now: Instant) {
         for order in self.session.next(now) {
             let (Order::Want { peer, .. } | Order::Cancel { peer, .. }) = order;
+            if self.order_aside(&peer, &order, now) {
+                continue;
+            }
             let Some(giver) = self.givers.get_mut(&peer) else { continue };
             let (Order::Want { first, count, .. } | Order::Cancel { first, count, .. }) = &order;
             let (range, wanted) = (*first..first.saturating_add(*count), matches!(order, Order::Want { .. }));
@@ -451,6 +476,7 @@ impl Shared {
         if state.ended.is_none() {
             state.ended = Some(state.outcome(end));
         }
+        state.aside = None;
         drop(state);
         self.over.1.close();
         self.chunks.close();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use http::request::Parts as Request;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 
-use crate::base::{Access, Artifact, Digest};
+use crate::base::{Access, Artifact, Digest, Trail};
 use crate::eco::oci::{self, Accepts, MANIFEST_BYTES, Manifest, ManifestError, Reference, Resource, Want};
 use crate::fetch::{Content, Fetch, FetchError, Via};
 use crate::resolve::images::{Described, Images, ImagesError, Question, Said, Spot, list_query};
@@ -54,6 +54,12 @@ pub(super) enum Ask {
 }
 
 impl Oci {
+    /// The same for a request that came through other nodes.
+    pub(super) fn on_behalf(&self, trail: Arc<Trail>) -> Self {
+        let (images, fetch) = (self.images.on_behalf(trail.clone()), self.fetch.on_behalf(trail));
+        Self { images, fetch, ..self.clone() }
+    }
+
     /// `clients` in the order of the registries.
     pub(super) fn new(images: Images, fetch: Fetch, clock: Clock, disk: Gate, clients: Vec<Clients>) -> Self {
         let login = Arc::new(Login::new(clients, clock.clone()));

@@ -11,7 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::base::{Access, Artifact, Digest};
+use crate::base::{Access, Artifact, Digest, Trail};
 use crate::eco::oci::{Accepts, MANIFEST_BYTES, Manifest, Place, Repository};
 use crate::rt::{Gate, UnixMillis};
 use crate::store::StoreError;
@@ -81,14 +81,15 @@ pub struct Images {
     inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
-    registries: Vec<Registry>,
+    registries: Arc<[Registry]>,
     freshness: Freshness,
     offline: bool,
     parts: Parts,
-    memory: Mutex<Memory>,
+    memory: Arc<Mutex<Memory>>,
     /// One question at a time each: what one has asked, the next ones find in memory.
-    asking: [async_lock::Mutex<()>; ASKING],
+    asking: Arc<[async_lock::Mutex<()>; ASKING]>,
 }
 
 /// Facts of one repository forgotten at once.
@@ -100,8 +101,16 @@ const ASKING: usize = 32;
 impl Images {
     /// Of these registries.
     pub fn new(registries: Vec<Registry>, freshness: Freshness, offline: bool, parts: Parts) -> Self {
-        let (memory, asking) = (Mutex::default(), std::array::from_fn(|_| async_lock::Mutex::new(())));
+        let (memory, registries) = (Arc::default(), registries.into());
+        let asking = Arc::new(std::array::from_fn(|_| async_lock::Mutex::new(())));
         Self { inner: Arc::new(Inner { registries, freshness, offline, parts, memory, asking }) }
+    }
+
+    /// The same for a request that came through other nodes: the questions that it causes say so.
+    pub fn on_behalf(&self, trail: Arc<Trail>) -> Self {
+        let Inner { parts, .. } = &*self.inner;
+        let parts = Parts { client: parts.client.on_behalf(trail), ..parts.clone() };
+        Self { inner: Arc::new(Inner { parts, ..(*self.inner).clone() }) }
     }
 
     /// The configured registries.
@@ -150,6 +159,16 @@ impl Images {
             true => Ok(said),
             false => Err(self.inner.unknown(spot, question)),
         }
+    }
+
+    /// What the registry said, however long ago. Asks nobody.
+    pub async fn known(&self, spot: &Spot, question: &Question) -> Result<Option<Said>, ImagesError> {
+        let inner = &self.inner;
+        let fact = inner.known(spot, question, &inner.key(spot, question)).await?;
+        Ok(fact.map(|fact| {
+            let fresh = inner.age(&fact) < fact.fresh_for();
+            inner.said(fact, if fresh { State::Hit } else { State::Stale })
+        }))
     }
 
     /// What is known of a digest in a repository: from a manifest that lists it, or from the registry's own answer.

@@ -167,7 +167,7 @@ impl<'a> Tools<'a> {
 }
 
 impl Engine {
-    fn program(self) -> &'static str {
+    pub fn program(self) -> &'static str {
         match self {
             Self::Podman => "podman",
             Self::Buildah => "buildah",

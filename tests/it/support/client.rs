@@ -91,7 +91,7 @@ impl Raw {
 
     /// `GET path`, and the connection stays open.
     pub fn get(self, path: &str) -> Self {
-        self.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"))
+        self.send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"))
     }
 
     /// Reads until so many bytes of body have come.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dpm::base::{Multiaddr, PeerId, Sha256};
-use dpm::config::{Budget, Config, Freshness, Index, Log, Near, Origin, Store};
+use dpm::config::{Budget, Config, Freshness, Index, Learned, Log, Near, Origin, Store};
 use dpm::daemon::{Admin, Daemon, Order, Tuning};
 use dpm::exchange::Exchange;
 use dpm::store::Description;
@@ -44,6 +44,7 @@ impl Node {
         });
         let mut config = Config {
             listen: "127.0.0.1:0".parse().expect("an address"),
+            names: Vec::new(),
             data: dir.path().to_owned(),
             offline: false,
             store: Store { budget: Budget::Bytes(4 << 30), free_margin_bytes: 1 << 20 },
@@ -53,7 +54,8 @@ impl Node {
             proxy: None,
             pypi: indexes.collect(),
             oci: Vec::new(),
-            learned: None,
+            apt: None,
+            learned: Learned::default(),
         };
         let mut tuning = Tuning {
             upstream: upstream::Options {

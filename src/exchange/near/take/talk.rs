@@ -244,7 +244,7 @@ impl Shared {
         if arrival == Arrival::New {
             self.exchange.inner.counters.taken_bytes.fetch_add(u64::from(length), Ordering::Relaxed);
             let size = self.peek(|state| state.size);
-            let chunk = Chunk { n, bytes, leaf, size, peer, _place: place };
+            let chunk = Chunk { n, bytes, leaf, size, peer: Some(peer), _place: place };
             // A closed channel: the taking is over.
             self.chunks.send(chunk).await.map_err(|_| Parting::Over)?;
         } else {
@@ -288,10 +288,10 @@ impl Shared {
 }
 
 /// A reader that waits for us and not for its peer.
-struct Waits<'a>(&'a Shared);
+pub(super) struct Waits<'a>(&'a Shared);
 
 impl<'a> Waits<'a> {
-    fn begin(shared: &'a Shared) -> Self {
+    pub(super) fn begin(shared: &'a Shared) -> Self {
         shared.waiting.fetch_add(1, Ordering::SeqCst);
         Self(shared)
     }
