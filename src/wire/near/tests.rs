@@ -233,7 +233,7 @@ fn what_is_no_message() {
         ("open-", "8201a0", "missing"),
         ("open-", "8201a10041ff", "no multihash"),
         ("open-", "8201a10043130100", "wrong length"),
-        ("open-", "8201a100430a0100", "unknown hash function"),
+        ("open-", "8201a100430a0100", "no multihash of a known function"),
         ("ask-", "8201a20001010200", "bytes follow it"),
         ("ask-", "8201a2000101 1b0000000100000000", "u32"),
         ("tell-", "8201a200010142aabb", "32 bytes"),
