@@ -436,3 +436,114 @@ fn nothing_panics() {
         let _ = Scope::default().add(bytes);
     });
 }
+
+/// `ROOMS.md` is what others read: its examples are made here, and its test vectors are ours. `DPM_WRITE_SEEDS=1` writes
+/// them anew.
+#[test]
+fn the_specification_says_what_is_written() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("ROOMS.md");
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    let keys = Keys::new(1);
+    let sign = |message: &[u8]| keys.sign(message);
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+
+    let [one, two] =
+        [("six", "1.17.0", "six-1.17.0-py2.py3-none-any.whl"), ("idna", "3.10", "idna-3.10.tar.gz")].map(
+            |(name, version, file)| {
+                let sha256 = Sha256::of(file.as_bytes());
+                Entry {
+                    purl: PackageUrl::of("pypi", name, Some(version), &[]).unwrap(),
+                    file: file.into(),
+                    size: 11_050,
+                    root: crate::base::raw_cid(sha256),
+                    digests: vec![sha256.digest()],
+                    facts: Facts { requires_python: Some(">=3.6".into()), ..Facts::default() },
+                    first_seen: None,
+                }
+            },
+        );
+    let many = |count: u64| {
+        (1..=count).map(|n| {
+            let sha256 = Sha256::of(n.to_string().as_bytes());
+            Entry {
+                purl: PackageUrl::of("pypi", &format!("package-{}", n % 100), Some(&n.to_string()), &[])
+                    .unwrap(),
+                file: format!("package-{n}.zip"),
+                size: n,
+                root: crate::base::raw_cid(sha256),
+                digests: vec![sha256.digest()],
+                facts: Facts::default(),
+                first_seen: None,
+            }
+        })
+    };
+    let mut blocks = Vec::new();
+    let mut catalogue_of = |entries: Vec<Entry>| {
+        blocks.clear();
+        let root = crate::catalogue::build(entries, &mut |cid, block| blocks.push((cid, block))).unwrap();
+        (root, blocks.len(), blocks.last().unwrap().1.clone())
+    };
+    let (_, _, leaf) = catalogue_of(vec![one.clone()]);
+    let (pair, _, _) = catalogue_of(vec![one.clone(), two.clone()]);
+    let mut vectors = String::new();
+    let sets = [
+        ("no entries", vec![]),
+        ("`six`", vec![one.clone()]),
+        ("`six` and `idna`", vec![one.clone(), two.clone()]),
+    ];
+    let sets = sets
+        .into_iter()
+        .map(|(name, set)| (name.to_owned(), set))
+        .chain([32, 33, 1000, 5000].map(|n| (format!("the {n} entries"), many(n).collect())));
+    for (name, set) in sets {
+        let (root, count, _) = catalogue_of(set);
+        vectors += &format!("| {name} | {count} | `{}` |\n", root.cid());
+    }
+
+    let advert = NodeAdvert { catalogue: Some(pair), ..advert(&keys) };
+    let packages = Packages {
+        peer: advert.peer,
+        root: pair,
+        sequence: 7,
+        added: vec![two.clone()],
+        removed: vec![(one.purl.clone(), one.file.clone())],
+    };
+    let note = IndexNote {
+        peer: advert.peer,
+        indexes: vec![(one.purl.package(), r#"W/"5f3a""#.into())],
+        time_ms: advert.time_ms,
+    };
+    let patterns = [
+        "pkg:pypi/six@1.17.0",
+        "pkg:pypi/idna",
+        "pkg:npm/%40corp/*",
+        "pkg:oci/app?repository_url=ghcr.io/corp/app",
+    ];
+    let patterns = patterns.map(|text| Pattern::parse(text).unwrap());
+    let node = advert.write(&HERE, &keys.key(), sign).unwrap();
+    let said = [
+        ("node", node.clone()),
+        ("packages", packages.write(&HERE, &keys.key(), sign).unwrap().remove(0)),
+        ("index", note.write(&HERE, &keys.key(), sign).unwrap()),
+        ("scope", scope_parts(&patterns).unwrap().remove(0)),
+        ("message", hex(&advert.message(&HERE).0)),
+        ("leaf", hex(&leaf)),
+        ("vectors", format!("| set | blocks | root |\n|---|--:|---|\n{}", vectors.trim_end())),
+    ];
+    for (name, now) in said {
+        let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
+        let from = text.find(&begin).unwrap_or_else(|| panic!("no {name}")) + begin.len();
+        let to = from + text[from..].find(&end).unwrap_or_else(|| panic!("no end of {name}"));
+        let fence = if name == "vectors" { ["", ""] } else { ["```\n", "```\n"] };
+        let want = format!("{}{now}\n{}", fence[0], fence[1]);
+        if std::env::var_os("DPM_WRITE_SEEDS").is_some() {
+            text.replace_range(from..to, &want);
+        } else {
+            assert_eq!(&text[from..to], want, "{name}");
+        }
+    }
+    if std::env::var_os("DPM_WRITE_SEEDS").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    assert!(NodeAdvert::read(node.as_bytes(), &HERE, &advert.peer.to_string()).is_ok());
+}
