@@ -94,8 +94,8 @@ fn changes() -> Vec<Change> {
                 let Entry { purl, file, .. } = entry(n * 9_973);
                 Change::Remove { purl, file }
             }
-            1..5 => Change::Put(Entry { first_seen: Some(7), ..entry(n * 9_973) }),
-            _ => Change::Put(entry(ENTRIES + n * 9_973)),
+            1..5 => Change::put(Entry { first_seen: Some(7), ..entry(n * 9_973) }),
+            _ => Change::put(entry(ENTRIES + n * 9_973)),
         })
         .collect()
 }

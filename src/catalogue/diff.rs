@@ -120,7 +120,7 @@ impl<F: Fn(&Cid) -> Option<Bytes>, V: FnMut(Difference)> Work<'_, F, V> {
                 self.budget.take_entries(raw.len())?;
                 Read::Leaf(entries_of(child.hash, &place, &raw)?.into_iter().collect())
             }
-            Node::Inner(children) => Read::Inner(super::walk::below(child, place, &children)?),
+            Node::Inner(children) => Read::Inner(super::walk::below(child, place, &children[..])?),
         })
     }
 }

@@ -4,14 +4,14 @@ use bytes::Bytes;
 
 use crate::base::{Cid, PackageUrl, dag_cbor_cid};
 
-use super::node::{Child, Node, entries_of};
+use super::node::{Child, Node, Step, entries_of, seek};
 use super::path::{PACKAGE_BYTES, Path, Place};
 use super::walk::subtree;
-use super::{Budget, CatalogueError, Entry, Root, load};
+use super::{Budget, CatalogueError, Entry, MOST_DEPTH, Root, load};
 
 /// The entry of one file of a package (a URL with version, or of an image without); `None` when it has none.
 ///
-/// Reads one block a level: six or so of a million entries.
+/// Reads one block a level, five or six of a million entries, and each only up to what it looks for.
 pub fn find(
     root: &Root,
     purl: &PackageUrl,
@@ -19,27 +19,25 @@ pub fn find(
     source: &impl Fn(&Cid) -> Option<Bytes>,
 ) -> Result<Option<Entry>, CatalogueError> {
     let path = Path::of(purl, file);
-    let (mut child, mut place) = (Child { hash: root.hash, entries: root.entries }, Place::ROOT);
-    loop {
-        let block = load(child.hash, source)?;
-        let cid = dag_cbor_cid(child.hash);
-        match Node::read(child, place.depth == 0, &block)? {
-            Node::Leaf(entries) => {
-                let key = (purl.as_str(), file);
-                let Ok(number) = entries.binary_search_by(|entry| entry.key().cmp(&key)) else {
-                    return Ok(None);
-                };
-                let entry = entries[number].entry();
-                return entry.map(Some).map_err(|source| CatalogueError::Entry { cid, number, source });
-            }
-            Node::Inner(children) => {
-                let step = path.step(place.depth);
-                place = place.below(step).ok_or(CatalogueError::TooDeep(cid))?;
-                let Some(next) = children[usize::from(step)] else { return Ok(None) };
-                child = next;
+    let key = (purl.as_str(), file);
+    let mut hash = root.hash;
+    for depth in 0..=MOST_DEPTH {
+        let block = load(hash, source)?;
+        match seek(hash, path.step(depth), key, &block)? {
+            Step::Down(child) => hash = child.hash,
+            Step::Nothing => return Ok(None),
+            Step::Found(entry, number) => {
+                let cid = || dag_cbor_cid(hash);
+                let entry = entry.entry();
+                return entry.map(Some).map_err(|source| CatalogueError::Entry {
+                    cid: cid(),
+                    number,
+                    source,
+                });
             }
         }
     }
+    Err(CatalogueError::TooDeep(dag_cbor_cid(hash)))
 }
 
 /// All entries of a package (a URL whose version does not matter), in no order: what an index page lists.

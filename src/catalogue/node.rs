@@ -1,5 +1,7 @@
 //! A node as a block: `{"e": [entry, …], "v": 1}` or `{"l": [[step, entries, link], …], "v": 1}`.
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 
 use crate::base::cbor::{CborError, CborReader, CborWriter};
@@ -26,7 +28,7 @@ pub(super) struct Child {
 #[derive(Debug)]
 pub(super) enum Node<'b> {
     Leaf(Vec<RawEntry<'b>>),
-    Inner([Option<Child>; FAN_OUT]),
+    Inner(Box<[Option<Child>; FAN_OUT]>),
 }
 
 impl<'b> Node<'b> {
@@ -42,7 +44,7 @@ impl<'b> Node<'b> {
             match key {
                 "e" | "l" if node.is_some() => return Err(wrong("it is a leaf and has children")),
                 "e" => node = Some(Self::Leaf(leaf(cid, &mut reader, block)?)),
-                "l" => node = Some(Self::Inner(children(cid, &mut reader)?)),
+                "l" => node = Some(Self::Inner(Box::new(children(cid, &mut reader)?))),
                 "v" => format = Some(reader.uint().map_err(cbor)?),
                 _ => reader.skip().map_err(cbor)?,
             }
@@ -66,6 +68,61 @@ impl<'b> Node<'b> {
             _ => Ok(node),
         }
     }
+}
+
+/// Where a lookup goes on from a node.
+pub(super) enum Step<'b> {
+    Down(Child),
+    /// The entry, and which of its leaf it is.
+    Found(RawEntry<'b>, usize),
+    Nothing,
+}
+
+/// Reads a node only as far as a lookup of this key needs: sixteen links or a whole leaf are most of its time. What
+/// came by a pull was checked then; here only what is passed on the way is.
+pub(super) fn seek<'b>(
+    hash: Sha256,
+    step: u8,
+    key: (&str, &str),
+    block: &'b [u8],
+) -> Result<Step<'b>, CatalogueError> {
+    let cbor = |source: CborError| CatalogueError::Cbor { cid: dag_cbor_cid(hash), source };
+    let mut reader = CborReader::new(block);
+    let mut map = reader.map().map_err(cbor)?;
+    while let Some(field) = map.key(&mut reader, CborReader::text).map_err(cbor)? {
+        match field {
+            "e" => {
+                for number in 0..reader.array().map_err(cbor)? {
+                    let entry = RawEntry::read(&mut reader, block);
+                    let cid = || dag_cbor_cid(hash);
+                    let entry =
+                        entry.map_err(|source| CatalogueError::Entry { cid: cid(), number, source })?;
+                    match entry.key().cmp(&key) {
+                        Ordering::Less => {}
+                        Ordering::Equal => return Ok(Step::Found(entry, number)),
+                        Ordering::Greater => break,
+                    }
+                }
+                return Ok(Step::Nothing);
+            }
+            "l" => {
+                for _ in 0..reader.array().map_err(cbor)? {
+                    let three = reader.array().map_err(cbor)? == 3;
+                    let (at, entries) = (reader.uint().map_err(cbor)?, reader.uint().map_err(cbor)?);
+                    let child = reader.raw_after(&LINK_HEAD).map_err(cbor)?;
+                    if !three || at > u64::from(step) {
+                        break;
+                    }
+                    if at == u64::from(step) {
+                        return Ok(Step::Down(Child { hash: Sha256(child), entries }));
+                    }
+                }
+                return Ok(Step::Nothing);
+            }
+            _ => reader.skip().map_err(cbor)?,
+        }
+    }
+    Err(CatalogueError::Node { cid: dag_cbor_cid(hash), why: "neither entries (e) nor links (l)" })
 }
 
 fn leaf<'b>(

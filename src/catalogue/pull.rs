@@ -113,10 +113,10 @@ impl Pull {
                         _ => None,
                     }
                 });
-                let placed = below(new, place, &children)?;
-                let steps = (0..).zip(&children).filter_map(|(step, child)| child.map(|_| step));
+                let placed = below(new, place, &children[..])?;
+                let steps = (0..).zip(children.iter()).filter_map(|(step, child)| child.map(|_| step));
                 self.open.extend(placed.into_iter().zip(steps).map(|((new, place), step): (_, usize)| {
-                    Subtree { new, old: before.and_then(|before| before[step]), place }
+                    Subtree { new, old: before.as_ref().and_then(|before| before[step]), place }
                 }));
                 Ok(())
             }

@@ -81,7 +81,7 @@ fn the_same_set_is_the_same_root_whatever_came_before() {
                 let mut entry = some(n);
                 entry.first_seen = Some(random.below(3) as u64);
                 set.insert(n, entry.clone());
-                Change::Put(entry)
+                Change::put(entry)
             } else {
                 let victim = set.keys().nth(random.below(set.len())).copied().unwrap_or(n);
                 set.remove(&victim);
@@ -104,12 +104,12 @@ fn leaves_split_and_merge() {
     let (mut root, mut blocks) = built((0..32).map(|n| entry("a", 1, n)));
     assert_eq!(blocks.len(), 1);
     let whole = root;
-    (root, _) = changed(&root, &mut blocks, vec![Change::Put(entry("a", 1, 32))]).unwrap();
+    (root, _) = changed(&root, &mut blocks, vec![Change::put(entry("a", 1, 32))]).unwrap();
     // Six inner nodes that tell packages apart, one that tells files apart, and its leaves.
     assert!((9..9 + FAN_OUT).contains(&blocks.len()), "{}", blocks.len());
     (root, _) = changed(&root, &mut blocks, vec![remove(&entry("a", 1, 32))]).unwrap();
     assert_eq!((root, blocks.len()), (whole, 1));
-    let none = changed(&root, &mut blocks, vec![remove(&entry("b", 1, 1)), Change::Put(entry("a", 1, 3))]);
+    let none = changed(&root, &mut blocks, vec![remove(&entry("b", 1, 1)), Change::put(entry("a", 1, 3))]);
     assert_eq!(none.unwrap(), (whole, 0), "no change is no new block");
 }
 
@@ -170,7 +170,7 @@ fn a_difference_reads_only_what_differs() {
     let before = blocks.clone();
     let mut other = some(77);
     other.facts.yanked = Some("broken".into());
-    let changes = vec![Change::Put(other.clone()), Change::Put(some(3001)), remove(&some(1500))];
+    let changes = vec![Change::put(other.clone()), Change::put(some(3001)), remove(&some(1500))];
     let (new, _) = changed(&old, &mut blocks, changes).unwrap();
     blocks.extend(before);
     let reads = Cell::new(0);
@@ -218,7 +218,7 @@ fn a_catalogue_is_pulled_and_then_only_what_is_new() {
     let first = theirs.clone();
     assert_eq!(pulled(None, &old, &theirs, &mut ours).unwrap(), theirs.len());
     assert_eq!(ours, theirs);
-    let (new, fresh) = changed(&old, &mut theirs, vec![Change::Put(some(3001))]).unwrap();
+    let (new, fresh) = changed(&old, &mut theirs, vec![Change::put(some(3001))]).unwrap();
     assert_eq!(pulled(Some(&old), &new, &theirs, &mut ours).unwrap(), fresh);
     assert_eq!(all(&new, &ours).unwrap().len(), 3001);
 
@@ -414,7 +414,7 @@ fn hostile_nodes() {
     let package = PackageUrl::parse("pkg:pypi/a").unwrap();
     let budget = &mut Budget::for_entries(40);
     assert!(of_package(&root, &package, &source, budget).is_ok_and(|found| found.is_empty()));
-    assert!(update(&root, [Change::Put(some(1))], &source, &mut |_, _| ()).is_ok(), "beside the chain");
+    assert!(update(&root, [Change::put(some(1))], &source, &mut |_, _| ()).is_ok(), "beside the chain");
 }
 
 fn walk_error(hash: Sha256, entries: u64, blocks: &Blocks) -> String {
@@ -567,7 +567,7 @@ fn no_block_panics() {
             let _ = walk(&root, &source, &mut budget(), &mut |_| count += 1);
             assert!(count <= 1000);
             let _ = find(&root, &some(1).purl, &some(1).file, &source);
-            let _ = update(&root, [Change::Put(some(1)), remove(&some(2))], &source, &mut |_, _| ());
+            let _ = update(&root, [Change::put(some(1)), remove(&some(2))], &source, &mut |_, _| ());
         }
     });
 }

@@ -15,7 +15,7 @@ use super::{CatalogueError, Entry, FAN_OUT, LEAF_ENTRIES, Root, load};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Adds an entry, or replaces the one with its key.
-    Put(Entry),
+    Put(Box<Entry>),
     /// Takes one out, if it is there.
     Remove {
         /// With its version.
@@ -23,6 +23,13 @@ pub enum Change {
         /// The file's name.
         file: String,
     },
+}
+
+impl Change {
+    /// Adds an entry, or replaces the one with its key.
+    pub fn put(entry: Entry) -> Self {
+        Self::Put(Box::new(entry))
+    }
 }
 
 /// A catalogue after its changes.
@@ -34,8 +41,7 @@ pub struct Updated {
     pub gone: Vec<Cid>,
 }
 
-/// Applies changes; of several of one key the last counts. New blocks go to `sink`, those that a later step of the same
-/// update makes superfluous among them: none.
+/// Applies changes; of several of one key the last counts. Blocks that are new go to `sink`, each once.
 pub fn update(
     root: &Root,
     changes: impl IntoIterator<Item = Change>,
@@ -53,7 +59,7 @@ pub fn update(
 
 fn keyed(change: Change) -> (Path, Option<Entry>) {
     match change {
-        Change::Put(entry) => (Path::of(&entry.purl, &entry.file), Some(entry)),
+        Change::Put(entry) => (Path::of(&entry.purl, &entry.file), Some(*entry)),
         Change::Remove { purl, file } => (Path::of(&purl, &file), None),
     }
 }
@@ -76,7 +82,7 @@ impl<F: Fn(&Cid) -> Option<Bytes>, S: FnMut(Cid, Bytes)> Work<'_, F, S> {
         let block = load(old.hash, self.source)?;
         match Node::read(old, place.depth == 0, &block)? {
             Node::Leaf(raw) => self.leaf(old, place, entries_of(old.hash, &place, &raw)?, changes),
-            Node::Inner(children) => self.inner(old, place, children, changes),
+            Node::Inner(children) => self.inner(old, place, *children, changes),
         }
     }
 

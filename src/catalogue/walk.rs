@@ -70,7 +70,7 @@ pub(super) fn subtree(
         }
         Node::Inner(children) => {
             drop(block);
-            for (step, below) in below(child, place, &children)? {
+            for (step, below) in below(child, place, &children[..])? {
                 subtree(step, below, source, budget, visit)?;
             }
             Ok(())

@@ -4,5 +4,6 @@
 //! Nothing here does I/O, reads a clock or spawns; no input makes it panic. It knows of no store, no upstream and
 //! no HTTP library: a room above brings the bytes and takes the answer away.
 
+pub mod lock;
 pub mod oci;
 pub mod pypi;

@@ -38,7 +38,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("socket2", &["lan", "swarm"]),
     ("hyper", &["front", "daemon", "cli"]),
     ("argh", &["cli", "config"]),
-    ("base64", &["upstream", "front", "wire"]),
+    ("base64", &["upstream", "front", "wire", "eco"]),
     ("http_auth", &["upstream"]),
     ("psl", &["upstream"]),
     ("async_executor", &["rt"]),

@@ -232,7 +232,7 @@ fn what_is_no_message() {
         ("open-", "80", "2-element array"),
         ("open-", "8201a0", "missing"),
         ("open-", "8201a10041ff", "no multihash"),
-        ("open-", "8201a10043130100", "wrong length"),
+        ("open-", "8201a10043130100", "its length"),
         ("open-", "8201a100430a0100", "no multihash of a known function"),
         ("ask-", "8201a20001010200", "bytes follow it"),
         ("ask-", "8201a2000101 1b0000000100000000", "u32"),
