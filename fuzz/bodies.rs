@@ -3,12 +3,15 @@
 //! Beside the targets, `tests/it/corpora.rs` includes this file and replays the corpora without cargo-fuzz.
 
 use bytes::Bytes;
+use dpm::base::cbor::{CborReader, CborWriter};
 use dpm::base::protobuf::Fields;
 use dpm::base::varint::{put_varint, read_varint, varint_bytes};
-use dpm::base::{DAG_PB, MOST_CID_BYTES, parse_cid, parse_cid_text, read_cid};
+use dpm::base::{DAG_PB, MOST_CID_BYTES, Sha256, parse_cid, parse_cid_text, read_cid};
+use dpm::catalogue::{self, Budget, Root};
 use dpm::unixfs::{Content, DagPbNode, car, children, content};
 use dpm::wire::bitswap::Message;
 use dpm::wire::near::{Ask, FRAME_BYTES, News, Offers, Open, Tell};
+use dpm::wire::room::{Allow, Context, IndexNote, NodeAdvert, Packages, Scope, dialable};
 use dpm::wire::{FrameReader, WireError, frame};
 
 /// A target's name, and what it does.
@@ -24,6 +27,8 @@ pub const TARGETS: &[Target] = &[
     ("near", near),
     ("car", car_file),
     ("mdns", mdns),
+    ("catalogue", catalogue),
+    ("room", room),
 ];
 
 /// CIDs, binary and as text: what is read is what is written.
@@ -152,4 +157,50 @@ pub fn car_file(data: &[u8]) {
 /// Datagrams of mDNS, and the answers to them.
 pub fn mdns(data: &[u8]) {
     dpm::lan::fuzz_packet(data);
+}
+
+/// Nodes of a catalogue, as root and as every child: the first byte says how many entries are stated. And lists of
+/// entries, as announcements have them.
+pub fn catalogue(data: &[u8]) {
+    let Some((&entries, block)) = data.split_first() else { return };
+    let root = Root { hash: Sha256::of(block), entries: entries.into() };
+    let block = Bytes::copy_from_slice(block);
+    let source = |_: &dpm::base::Cid| Some(block.clone());
+    let mut budget = Budget { blocks: 64, bytes: 1 << 20, entries: 512 };
+    let mut found = Vec::new();
+    if catalogue::walk(&root, &source, &mut budget, &mut |entry| found.push(entry)).is_ok() {
+        assert_eq!(found.len() as u64, root.entries);
+        for entry in &found {
+            let there = catalogue::find(&root, &entry.purl, &entry.file, &source);
+            assert_eq!(there.expect("sound").as_ref(), Some(entry));
+        }
+        // What was understood is the same catalogue once more; later versions' keys are not written.
+        let again = catalogue::build(found, &mut |_, _| ()).expect("entries that were read");
+        assert!(again.entries == root.entries);
+    }
+    let mut reader = CborReader::new(&block);
+    if let Ok(list) = catalogue::read_list(&mut reader, 64) {
+        let mut out = CborWriter::default();
+        catalogue::list(&list, &mut out);
+        assert_eq!(catalogue::read_list(&mut CborReader::new(&out.0), 64), Ok(list));
+    }
+    let _ = CborReader::new(&block).skip();
+}
+
+/// Events of a room, and addresses in them. What is signed cannot be made here, what comes before that can.
+pub fn room(data: &[u8]) {
+    let context = Context { room: "!room:example.org", sender: "@alice:example.org" };
+    let state_key = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+    if let Ok(advert) = NodeAdvert::read(data, &context, state_key) {
+        assert_eq!(advert.peer.to_string(), state_key);
+        let (dial, refused) = advert.dialable(Allow::Near);
+        assert_eq!(dial.len() + refused.len(), advert.addresses.len());
+    }
+    let _ = Packages::read(data, &context);
+    let _ = IndexNote::read(data, &context);
+    let _ = Scope::default().add(data);
+    if let (Ok(text), Ok(peer)) = (std::str::from_utf8(data), state_key.parse()) {
+        let global = dialable(text, &peer, Allow::Global);
+        assert!(global.is_err() || global == dialable(text, &peer, Allow::Near));
+    }
 }

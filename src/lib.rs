@@ -3,6 +3,7 @@
 //! `ARCHITECTURE.md` draws the house that these rooms make up, and says which may import which.
 
 pub mod base;
+pub mod catalogue;
 pub mod cli;
 pub mod config;
 pub mod daemon;

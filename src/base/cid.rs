@@ -13,6 +13,8 @@ use super::varint::{VarintError, read_varint};
 pub const RAW: u64 = 0x55;
 /// Multicodec `dag-pb`: a node with links.
 pub const DAG_PB: u64 = 0x70;
+/// Multicodec `dag-cbor`: a node of a catalogue.
+pub const DAG_CBOR: u64 = 0x71;
 /// Multihash `sha2-256`.
 pub const SHA2_256: u64 = 0x12;
 /// Multihash `identity`: the digest is the block.
@@ -37,6 +39,11 @@ pub fn raw_cid(sha256: Sha256) -> Cid {
 /// The CID of a dag-pb node with this SHA-256.
 pub fn dag_pb_cid(sha256: Sha256) -> Cid {
     cid_v1(DAG_PB, sha256)
+}
+
+/// The CID of a dag-cbor block with this SHA-256.
+pub fn dag_cbor_cid(sha256: Sha256) -> Cid {
+    cid_v1(DAG_CBOR, sha256)
 }
 
 /// The SHA-256 that a CID of either version names its block by; `None` for other hashes.

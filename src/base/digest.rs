@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use md5::Digest as _;
 
+use super::varint::{put_varint, read_varint};
+
 /// A hash function that some ecosystem names artifacts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Algorithm {
@@ -73,6 +75,16 @@ impl FromStr for Algorithm {
     }
 }
 
+/// Codes of the multicodec table.
+const MULTIHASH_CODES: [(Algorithm, u64); 6] = [
+    (Algorithm::Md5, 0xd5),
+    (Algorithm::Sha1, 0x11),
+    (Algorithm::Sha224, 0x1013),
+    (Algorithm::Sha256, 0x12),
+    (Algorithm::Sha384, 0x20),
+    (Algorithm::Sha512, 0x13),
+];
+
 /// A digest: the algorithm and its bytes.
 ///
 /// Written `sha256:<hex>`; the hex is lower case.
@@ -125,6 +137,25 @@ impl Digest {
     /// Lower-case hex without the algorithm.
     pub fn hex(&self) -> String {
         hex(self.bytes())
+    }
+
+    /// As a multihash: the code of the function and the length as varints, then the digest.
+    pub fn to_multihash(&self) -> Vec<u8> {
+        let code = MULTIHASH_CODES.iter().find(|(a, _)| *a == self.algorithm).map_or(0, |(_, code)| *code);
+        let mut bytes = Vec::with_capacity(68);
+        put_varint(&mut bytes, code);
+        put_varint(&mut bytes, self.bytes().len() as u64);
+        bytes.extend_from_slice(self.bytes());
+        bytes
+    }
+
+    /// From a multihash, all of it; `None` for other functions and for wrong lengths.
+    pub fn from_multihash(bytes: &[u8]) -> Option<Self> {
+        let (code, first) = read_varint(bytes).ok().flatten()?;
+        let (length, second) = read_varint(&bytes[first..]).ok().flatten()?;
+        let (algorithm, _) = MULTIHASH_CODES.iter().find(|(_, c)| *c == code)?;
+        let digest = &bytes[first + second..];
+        Self::new(*algorithm, digest).filter(|_| length == digest.len() as u64)
     }
 
     /// This digest as a SHA-256, when it is one.
@@ -303,5 +334,19 @@ mod tests {
         assert_eq!("crc32:00".parse::<Digest>(), Err(DigestError::UnknownAlgorithm("crc32".into())));
         assert_eq!("abc".parse::<Digest>(), Err(DigestError::NoAlgorithm));
         assert!(Digest::parse(Algorithm::Md5, &"é".repeat(16)).is_err(), "not ASCII, right byte length");
+    }
+
+    #[test]
+    fn multihashes() {
+        for algorithm in Algorithm::ALL {
+            let digest = Digest::new(algorithm, &vec![7; algorithm.digest_len()]).unwrap();
+            let bytes = digest.to_multihash();
+            assert_eq!(Digest::from_multihash(&bytes), Some(digest));
+            for end in 0..bytes.len() {
+                assert_eq!(Digest::from_multihash(&bytes[..end]), None);
+            }
+            assert_eq!(Digest::from_multihash(&[&bytes[..], &[0]].concat()), None);
+        }
+        assert_eq!(Digest::from_multihash(&[0x1e, 1, 0]), None, "BLAKE3");
     }
 }

@@ -5,6 +5,7 @@
 //! no HTTP library: a room above brings the bytes and takes the answer away.
 
 pub mod apt;
+pub mod lock;
 pub mod oci;
 mod path;
 pub mod pypi;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use libp2p_identity::{KeyType, Keypair};
 
 use super::SwarmError;
-use crate::base::PeerId;
+use crate::base::{PeerId, PeerKey};
 
 /// A key file's largest size in bytes: an Ed25519 key in protobuf has 68.
 const KEY_BYTES: u64 = 4096;
@@ -50,6 +50,17 @@ impl Identity {
     /// The peer id.
     pub fn peer_id(&self) -> PeerId {
         self.key.public().to_peer_id()
+    }
+
+    /// The public key.
+    pub fn public_key(&self) -> PeerKey {
+        self.key.public().into()
+    }
+
+    /// Signs a message; `None` when the key cannot, which an Ed25519 key never says. The message must begin with what
+    /// it is for: the same key proves this node to its peers.
+    pub fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+        self.key.sign(message).ok()
     }
 
     pub(super) fn keypair(&self) -> &Keypair {

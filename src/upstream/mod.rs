@@ -10,10 +10,9 @@
 //! | `challenge`, `tokens` | what a registry wants to see of whoever asks, and who may be asked for it |
 //! | `ask`, `answer`, `body` | what is asked, what came back, and the bytes of it |
 //! | `origins` | who is resting, who is avoided, and the counters |
-//! | `address`, `resolver` | which addresses a name may lead to |
+//! | `resolver` | which addresses a name may lead to (`base::reach` knows them) |
 //! | `settings`, `transport` | everything that is set in ureq, and what it lacks |
 
-mod address;
 mod answer;
 mod ask;
 mod body;

@@ -17,7 +17,7 @@ use ureq::config::Config;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-use super::address::is_global;
+use crate::base::reach::is_global;
 
 /// What a request's origin may lead to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

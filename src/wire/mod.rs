@@ -1,10 +1,12 @@
-//! Messages as they stand on the wire: bitswap (protobuf) and dpm's own (CBOR), and the varints that frame them.
+//! Messages as they stand on the wire: bitswap (protobuf), dpm's own (CBOR), a room's events (JSON), and the varints
+//! that frame them.
 //!
 //! Pure: bytes in, messages out, and back. Knows no sockets; panics on no input.
 
 pub mod bitswap;
 mod frame;
 pub mod near;
+pub mod room;
 
 pub use crate::base::varint;
 pub use frame::{FrameReader, frame};

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use dpm::base::{Cid, RAW, Sha256, dag_pb_cid, parse_cid, raw_cid};
+use dpm::base::cbor::CborWriter;
+use dpm::base::{Cid, PackageUrl, RAW, Sha256, dag_pb_cid, parse_cid, raw_cid};
+use dpm::catalogue;
 use dpm::unixfs::{DagPbNode, Layout, Link, car};
 use dpm::wire::bitswap::{
     Entry, Message, PayloadBlock, Presence, PresenceKind, WantType, Wantlist, legacy_cid,
@@ -162,6 +164,35 @@ fn seeds() -> BTreeMap<(&'static str, String), Vec<u8>> {
     put("mdns", "answer", [packet(0x8400, [0, 1, 1]), ptr, txt].concat());
     let goodbye = [record(&service, 12, 0, &name(&label)), record(&label, 16, 0, &strings)].concat();
     put("mdns", "goodbye", [packet(0x8400, [0, 2, 0]), goodbye].concat());
+
+    let entry = |n: u64| {
+        let sha256 = Sha256::of(&n.to_le_bytes());
+        catalogue::Entry {
+            purl: PackageUrl::parse("pkg:pypi/a@1").unwrap(),
+            file: format!("a-1-{n}.whl"),
+            size: n,
+            root: raw_cid(sha256),
+            digests: vec![sha256.digest()],
+            facts: catalogue::Facts { requires_python: Some(">=3".into()), ..Default::default() },
+            first_seen: Some(n),
+        }
+    };
+    for (name, count) in [("leaf", 3_u64), ("inner", 40), ("nothing", 0)] {
+        let mut blocks = BTreeMap::new();
+        let sink = &mut |cid: Cid, block: Bytes| drop(blocks.insert(cid.to_bytes(), block));
+        let root = catalogue::build((0..count).map(entry), sink).unwrap();
+        put("catalogue", name, [&[count as u8], &blocks[&root.cid().to_bytes()][..]].concat());
+    }
+    let mut list = CborWriter::default();
+    catalogue::list(&[entry(1), entry(2)], &mut list);
+    put("catalogue", "list", [&[0], &list.0[..]].concat());
+    // The examples of the specification: lines of JSON.
+    let examples = include_str!("../../ROOMS.md").lines().filter(|line| line.starts_with("{\"version\""));
+    for (n, example) in examples.enumerate() {
+        put("room", &format!("example-{n}"), example.as_bytes().to_vec());
+    }
+    put("room", "withdrawn", b"{}".to_vec());
+    put("room", "address", b"/ip4/1.1.1.1/udp/4001/quic-v1".to_vec());
     seeds
 }
 

@@ -4,9 +4,11 @@
 const TABLE: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("unixfs", &["base"]),
+    ("catalogue", &["base"]),
     ("eco", &["base"]),
     ("rt", &[]),
-    ("wire", &["base"]),
+    // An announcement carries entries of a catalogue.
+    ("wire", &["base", "catalogue"]),
     ("swarm", &["base", "rt"]),
     ("lan", &["base", "rt"]),
     ("peers", &["base", "rt"]),
@@ -36,7 +38,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("socket2", &["lan", "swarm"]),
     ("hyper", &["front", "daemon", "cli"]),
     ("argh", &["cli"]),
-    ("base64", &["upstream", "front"]),
+    ("base64", &["upstream", "front", "wire", "eco"]),
     ("http_auth", &["upstream"]),
     ("psl", &["upstream"]),
     ("async_executor", &["rt"]),

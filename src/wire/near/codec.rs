@@ -99,50 +99,23 @@ pub(super) mod kinds {
     }
 }
 
-/// A digest as a multihash: the code of the function and the length as varints, then the digest.
+/// A digest as a multihash.
 pub(super) mod digest {
     use super::*;
-    use crate::base::varint::{put_varint, read_varint};
-    use crate::base::{Algorithm, Digest};
-
-    /// Codes of the multicodec table.
-    const CODES: [(Algorithm, u64); 6] = [
-        (Algorithm::Md5, 0xd5),
-        (Algorithm::Sha1, 0x11),
-        (Algorithm::Sha224, 0x1013),
-        (Algorithm::Sha256, 0x12),
-        (Algorithm::Sha384, 0x20),
-        (Algorithm::Sha512, 0x13),
-    ];
+    use crate::base::Digest;
 
     pub(in super::super) fn encode<C, W: encode::Write>(
         digest: &Digest,
         e: &mut Encoder<W>,
         _: &mut C,
     ) -> Written<W> {
-        let code = CODES.iter().find(|(a, _)| *a == digest.algorithm()).map_or(0, |(_, code)| *code);
-        let mut bytes = Vec::with_capacity(68);
-        put_varint(&mut bytes, code);
-        put_varint(&mut bytes, digest.bytes().len() as u64);
-        bytes.extend_from_slice(digest.bytes());
-        e.bytes(&bytes)?.ok()
+        e.bytes(&digest.to_multihash())?.ok()
     }
 
     pub(in super::super) fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<Digest, decode::Error> {
         let at = d.position();
-        let mut rest = d.bytes()?;
-        let mut number = || {
-            let (number, length) = read_varint(rest).ok().flatten()?;
-            rest = &rest[length..];
-            Some(number)
-        };
-        let read = number().zip(number());
-        let (code, length) = read.ok_or_else(|| decode::Error::message("no multihash").at(at))?;
-        let algorithm = CODES.iter().find(|(_, c)| *c == code).map(|(a, _)| *a);
-        let algorithm = algorithm.ok_or_else(|| decode::Error::message("an unknown hash function").at(at))?;
-        Digest::new(algorithm, rest)
-            .filter(|_| length == rest.len() as u64)
-            .ok_or_else(|| decode::Error::message("a digest of the wrong length").at(at))
+        let no_digest = || decode::Error::message("no multihash of a known function and its length").at(at);
+        Digest::from_multihash(d.bytes()?).ok_or_else(no_digest)
     }
 }
 

@@ -1,0 +1,251 @@
+//! What a room mirrors: package URLs, and patterns of them. Only these are ever advertised in it.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{MOST_WRITTEN_BYTES, RoomError, VERSION, read};
+use crate::base::{PackageUrl, PackageUrlError};
+
+/// Most patterns in one event; a content of 64 KiB holds fewer anyway.
+pub const MOST_PATTERNS: usize = 4096;
+
+/// Most stars in a pattern.
+const MOST_STARS: usize = 8;
+
+/// Most patterns with stars in a scope: each is held against every package.
+const MOST_WITH_STARS: usize = 1024;
+
+/// Most packages and patterns in a scope: sixty events.
+const MOST_IN_SCOPE: usize = 100_000;
+
+/// A package URL in which `*` stands for any characters, none included.
+///
+/// Without a version it means every version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// Checks a text: a package URL, were its stars letters. The type must be stated.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        PackageUrl::parse(&text.replace('*', "x"))?;
+        let kind = text.split('/').next().unwrap_or_default();
+        if kind.contains('*') {
+            return Err(PatternError::Type);
+        }
+        match text.matches('*').count() > MOST_STARS {
+            true => Err(PatternError::Stars),
+            false => Ok(Self(text.to_owned())),
+        }
+    }
+
+    /// As written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it means this package.
+    pub fn matches(&self, purl: &PackageUrl) -> bool {
+        let path = self.0.split('?').next().unwrap_or_default();
+        match path.contains('@') {
+            true => fits(&self.0, purl.as_str()),
+            false => fits(&self.0, purl.package().as_str()),
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&PackageUrl> for Pattern {
+    fn from(purl: &PackageUrl) -> Self {
+        Self(purl.to_string())
+    }
+}
+
+fn fits(pattern: &str, text: &str) -> bool {
+    let mut pieces = pattern.split('*');
+    let Some(mut rest) = text.strip_prefix(pieces.next().unwrap_or_default()) else { return false };
+    let Some(last) = pieces.next_back() else { return rest.is_empty() };
+    for piece in pieces {
+        // The leftmost place is always good enough: what follows only needs room.
+        let Some(at) = rest.find(piece) else { return false };
+        rest = &rest[at + piece.len()..];
+    }
+    rest.ends_with(last)
+}
+
+/// All that a room mirrors: what its scope events say together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    exact: HashSet<String>,
+    patterns: Vec<Pattern>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Raw {
+    version: u64,
+    packages: Vec<String>,
+}
+
+impl Scope {
+    /// Reads one event's content and adds what it says. Whether its sender may say so is the room's power levels' to
+    /// decide. Adds nothing when anything is wrong with it.
+    pub fn add(&mut self, json: &[u8]) -> Result<(), RoomError> {
+        let raw: Raw = read(json)?;
+        if raw.packages.len() > MOST_PATTERNS {
+            return Err(RoomError::TooMany { what: "patterns in an event", limit: MOST_PATTERNS });
+        }
+        let patterns = raw.packages.iter().map(|text| Pattern::parse(text));
+        let patterns = patterns.collect::<Result<Vec<_>, _>>()?;
+        let (starred, exact): (Vec<_>, Vec<_>) = patterns.into_iter().partition(|p| p.0.contains('*'));
+        if self.patterns.len() + starred.len() > MOST_WITH_STARS {
+            return Err(RoomError::TooMany { what: "patterns with stars", limit: MOST_WITH_STARS });
+        }
+        if self.len() + starred.len() + exact.len() > MOST_IN_SCOPE {
+            return Err(RoomError::TooMany { what: "packages in the scope", limit: MOST_IN_SCOPE });
+        }
+        self.patterns.extend(starred);
+        self.exact.extend(exact.into_iter().map(|pattern| pattern.0));
+        Ok(())
+    }
+
+    /// Whether the room mirrors this package.
+    pub fn has(&self, purl: &PackageUrl) -> bool {
+        self.exact.contains(purl.as_str())
+            || self.exact.contains(purl.package().as_str())
+            || self.patterns.iter().any(|pattern| pattern.matches(purl))
+    }
+
+    /// How many packages and patterns.
+    pub fn len(&self) -> usize {
+        self.exact.len() + self.patterns.len()
+    }
+
+    /// Whether it mirrors nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Contents of as many scope events as these take, each within [`MOST_WRITTEN_BYTES`]; one for none.
+pub fn scope_parts(patterns: &[Pattern]) -> Result<Vec<String>, RoomError> {
+    let mut parts = vec![Raw { version: VERSION, packages: Vec::new() }];
+    let mut bytes = 0;
+    for pattern in patterns {
+        // Quotes and a comma; a package URL has nothing to escape.
+        let more = pattern.0.len() + 3;
+        if bytes + more > MOST_WRITTEN_BYTES - 64 {
+            parts.push(Raw { version: VERSION, packages: Vec::new() });
+            bytes = 0;
+        }
+        bytes += more;
+        if let Some(part) = parts.last_mut() {
+            part.packages.push(pattern.0.clone());
+        }
+    }
+    let text = |part| serde_json::to_string(&part).map_err(|e| RoomError::Json(e.to_string()));
+    parts.into_iter().map(text).collect()
+}
+
+/// Why a text is no pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// No package URL, even were its stars letters.
+    #[error(transparent)]
+    Purl(#[from] PackageUrlError),
+    /// A star in the type.
+    #[error("a pattern must name the type of its packages (pkg:pypi/*)")]
+    Type,
+    /// More stars than anybody needs.
+    #[error("a pattern with more than {MOST_STARS} stars")]
+    Stars,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_patterns_mean() {
+        let rows = [
+            ("pkg:pypi/six", "pkg:pypi/six@1.17.0", true),
+            ("pkg:pypi/six", "pkg:pypi/six", true),
+            ("pkg:pypi/six@1.17.0", "pkg:pypi/six@1.17.0", true),
+            ("pkg:pypi/six@1.17.0", "pkg:pypi/six@1.17.1", false),
+            ("pkg:pypi/six@1.*", "pkg:pypi/six@1.17.1", true),
+            ("pkg:pypi/six@1.*", "pkg:pypi/six", false),
+            ("pkg:pypi/corp-*", "pkg:pypi/corp-a@1", true),
+            ("pkg:pypi/corp-*", "pkg:pypi/corp", false),
+            ("pkg:pypi/*", "pkg:npm/x@1", false),
+            ("pkg:npm/%40corp/*", "pkg:npm/%40corp/a@1", true),
+            ("pkg:oci/*?repository_url=r.example.org/*", "pkg:oci/a?repository_url=r.example.org/b/a", true),
+            ("pkg:oci/*?repository_url=r.example.org/*", "pkg:oci/a?repository_url=q.example.org/b/a", false),
+            ("pkg:pypi/*a*b*c", "pkg:pypi/xaybzc", true),
+            ("pkg:pypi/*a*b*c", "pkg:pypi/xbyazc", false),
+        ];
+        for (pattern, purl, want) in rows {
+            let purl = PackageUrl::parse(purl).unwrap();
+            assert_eq!(Pattern::parse(pattern).unwrap().matches(&purl), want, "{pattern} {purl}");
+            let mut scope = Scope::default();
+            scope.add(scope_parts(&[Pattern::parse(pattern).unwrap()]).unwrap()[0].as_bytes()).unwrap();
+            assert_eq!(scope.has(&purl), want, "{pattern} {purl}");
+        }
+        for (text, error) in [
+            ("*", PatternError::Purl(PackageUrlError::Scheme)),
+            ("pkg:*", PatternError::Purl(PackageUrlError::Type)),
+            ("pkg:*/six", PatternError::Type),
+            ("pkg:py*/six", PatternError::Type),
+            ("pkg:pypi/*********", PatternError::Stars),
+            ("pkg:pypi/a b", PatternError::Purl(PackageUrlError::Character)),
+        ] {
+            assert_eq!(Pattern::parse(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_large_scope_takes_several_events() {
+        let patterns: Vec<Pattern> =
+            (0..10_000).map(|n| Pattern::parse(&format!("pkg:pypi/package-{n}@1.{n}.0")).unwrap()).collect();
+        let parts = scope_parts(&patterns).unwrap();
+        assert!((6..12).contains(&parts.len()), "{}", parts.len());
+        let mut scope = Scope::default();
+        for part in &parts {
+            assert!(part.len() <= MOST_WRITTEN_BYTES);
+            scope.add(part.as_bytes()).unwrap();
+        }
+        assert_eq!(scope.len(), patterns.len());
+        assert!(scope.has(&PackageUrl::parse("pkg:pypi/package-77@1.77.0").unwrap()));
+        assert!(!scope.has(&PackageUrl::parse("pkg:pypi/package-77@1.78.0").unwrap()));
+        assert_eq!(scope_parts(&[]).unwrap(), [r#"{"version":1,"packages":[]}"#]);
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let many =
+            |text: &str, n: usize| serde_json::json!({"version": 1, "packages": vec![text; n]}).to_string();
+        let starred: Vec<String> = (0..1025).map(|n| format!("pkg:pypi/{n}-*")).collect();
+        let starred = serde_json::json!({"version": 1, "packages": starred}).to_string();
+        let rows = [
+            (many("pkg:a/b", 4097), "more than 4096 patterns"),
+            (many("pkg:pypi/aaaaaaaaaaaaaaaaaa", 4000), "65536 are allowed"),
+            (starred, "more than 1024 patterns with stars"),
+            (r#"{"version":1,"packages":["six"]}"#.into(), "begins with pkg:"),
+            (r#"{"version":1,"packages":"pkg:pypi/six"}"#.into(), "not as it should be"),
+            (r#"{"version":1,"packages":[],"packages":[]}"#.into(), "duplicate field"),
+            (r#"{"version":1}"#.into(), "missing field"),
+            (r#"{"version":2}"#.into(), "version Some(2)"),
+            ("{}".into(), "withdrawn"),
+        ];
+        let mut scope = Scope::default();
+        for (json, want) in rows {
+            let said = scope.add(json.as_bytes()).expect_err(want).to_string();
+            assert!(said.contains(want), "{said:?} does not say {want:?}");
+        }
+        assert!(scope.is_empty());
+    }
+}
