@@ -2,6 +2,7 @@
 
 mod carry;
 mod orders;
+mod rooms;
 pub mod setup;
 mod show;
 
@@ -45,6 +46,7 @@ enum Command {
     Get(carry::Get),
     Export(carry::Export),
     Import(carry::Import),
+    Room(rooms::RoomCommand),
 }
 
 /// Run the cache. With no configuration it learns its upstream from this machine's pip or uv, and clients are
@@ -291,6 +293,7 @@ pub fn run() -> Result<u8> {
         Command::Get(a) => carry::get(a),
         Command::Export(a) => carry::export(a),
         Command::Import(a) => carry::import(a),
+        Command::Room(a) => rooms::room(a),
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn outcome(order: &Order, v: &Value) {
         }
         Order::Pin(_) => println!("{} stored artifacts are kept whatever else has to go", v["artifacts"]),
         Order::Unpin(_) => println!("{} stored artifacts may go again", v["artifacts"]),
-        Order::Get(_) | Order::Export { .. } | Order::Import { .. } => why(v, 0),
+        Order::Get(_) | Order::Export { .. } | Order::Import { .. } | Order::Room(_) => why(v, 0),
         Order::Gc => println!(
             "evicted {} artifacts ({}), removed {} orphaned files, forgot {} old pages",
             v["artifacts_evicted"],
@@ -146,7 +146,10 @@ fn status(v: &Value) {
     for origin in v["origins"].as_array().into_iter().flatten() {
         let mut line = format!("asked    {}  {} times", text(&origin["origin"]), origin["requests"]);
         if let Some(error) = origin["last_error"]["text"].as_str() {
-            line += &format!("; last error {} ago: {error}", seconds(&origin["last_error"]["seconds_ago"]));
+            line.push_str(&format!(
+                "; last error {} ago: {error}",
+                seconds(&origin["last_error"]["seconds_ago"])
+            ));
         }
         println!("{line}");
     }

@@ -18,7 +18,7 @@ use crate::store::{Description, Store, StoreError};
 use crate::upstream::RateLimit;
 
 use super::carry::{self, CarryError, Choice, Chosen};
-use super::{Rooms, get};
+use super::{RoomOrder, Rooms, get, room};
 
 /// An order of an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub enum Order {
         /// Whether its index pages are taken over, too.
         names: bool,
     },
+    /// About Matrix rooms.
+    Room(RoomOrder),
 }
 
 /// Pages that no upstream has confirmed for so long are forgotten by `gc`.
@@ -119,6 +121,7 @@ impl Admin {
                 Ok(carry::export(&self.inner.rooms, chosen, *private, output, progress)?)
             }
             Order::Import { names } => Ok(carry::import(&self.inner.rooms, *names, input, progress)?),
+            Order::Room(order) => room::carry_out(self.inner.rooms.matrix.as_ref(), order, input),
         }
     }
 

@@ -5,6 +5,7 @@ mod carry;
 mod control;
 mod get;
 mod near;
+mod room;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -34,6 +35,8 @@ use crate::upstream::{self, Client, Credentials, Protocol, Site};
 pub use admin::{Admin, Order};
 pub use carry::{CarryError, Choice};
 use near::Neighbours;
+use room::Matrix;
+pub use room::RoomOrder;
 
 /// Name of the control socket in the data folder.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -104,6 +107,8 @@ pub struct Rooms {
     pub disk: Gate,
     /// The neighbours, of a running node that has a swarm.
     pub near: Option<(Swarm, Exchange)>,
+    /// Matrix rooms, of a running node that was built with them.
+    matrix: Option<Matrix>,
     clock: Clock,
 }
 
@@ -163,7 +168,17 @@ impl Rooms {
         };
         let images = Images::new(registries, config.freshness, config.offline, parts.clone());
         let resolve = Resolve::new(indexes, config.freshness, config.offline, parts);
-        Ok(Self { store, client, resolve, images, fetch, disk, near, clock: tuning.clock.clone() })
+        Ok(Self {
+            store,
+            client,
+            resolve,
+            images,
+            fetch,
+            disk,
+            near,
+            matrix: None,
+            clock: tuning.clock.clone(),
+        })
     }
 }
 
@@ -225,7 +240,8 @@ impl Daemon {
             false => None,
         };
         let near = neighbours.as_ref().map(|n| (n.swarm().clone(), n.exchange().clone()));
-        let rooms = Rooms::build(ground, config, &tuning, &flights, near)?;
+        let mut rooms = Rooms::build(ground, config, &tuning, &flights, near)?;
+        rooms.matrix = Matrix::start(config, &background)?;
         if let Some(at) = config.learned {
             config::save_learned(&config.data, at, &config.pypi).context("keep what was learned")?;
         }
@@ -327,6 +343,9 @@ impl Daemon {
             self.serving.cancel().await;
             if let Some(services) = self.services {
                 services.stop().await;
+            }
+            if let Some(matrix) = &self.rooms.matrix {
+                matrix.stop().await;
             }
             self.background.cancel().await;
             // Ends what is being taken from peers, so that those flights end.
