@@ -241,8 +241,12 @@ struct Log(Lines);
 
 impl log::Log for Log {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        let target = metadata.target();
+        // matrix-sdk warns of what is normal for a node (it keeps no backup of keys) at each news, and what fails is
+        // told in our words.
+        let quiet = target.starts_with("matrix_sdk") && log::max_level() < log::LevelFilter::Debug;
         // Libraries speak up for warnings only; ureq would log whole URLs otherwise.
-        metadata.target().starts_with("dpm") || metadata.level() <= log::Level::Warn
+        target.starts_with("dpm") || (metadata.level() <= log::Level::Warn && !quiet)
     }
 
     fn log(&self, record: &log::Record<'_>) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use matrix_sdk::reqwest::redirect::Policy;
 use matrix_sdk::reqwest::{self, Method, tls};
 use serde_json::{Value, json};
-use url::Url;
+use url::{Host, Url};
 
 use super::client::{Login, Proof};
 use super::failure::{legible, plain};
@@ -51,6 +51,12 @@ pub(super) fn homeserver(text: &str) -> Result<Url, RoomError> {
 /// Logs in: by password as a new device, or by a token that is one.
 pub(super) async fn log_in(http: &reqwest::Client, login: &Login) -> Result<Session, RoomError> {
     let homeserver = homeserver(&login.homeserver)?;
+    if is_overheard(&homeserver) {
+        log::warn!(
+            "rooms: {homeserver} has no TLS: whoever is in between reads the secret of {}",
+            login.user
+        );
+    }
     let (answer, token) = match &login.proof {
         Proof::Password(password) => {
             let body = json!({
@@ -86,6 +92,17 @@ pub(super) async fn log_out(http: &reqwest::Client, session: &Session) -> Result
         Ok(Err(e)) => Err(e),
         Err(_) => Err(RoomError::Later { why: "no answer in time".into(), after: None }),
     }
+}
+
+/// Whether what is sent there can be read on its way.
+fn is_overheard(homeserver: &Url) -> bool {
+    let here = match homeserver.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    homeserver.scheme() == "http" && !here
 }
 
 fn senseless() -> RoomError {
@@ -151,6 +168,16 @@ mod tests {
             ("https://example.org/?a=b", false),
         ] {
             assert_eq!(homeserver(text).is_ok(), good, "{text}");
+        }
+        for (text, overheard) in [
+            ("https://matrix.example.org", false),
+            ("http://matrix.example.org", true),
+            ("http://192.0.2.1:8008", true),
+            ("http://127.0.0.1:8008", false),
+            ("http://[::1]:8008", false),
+            ("http://localhost", false),
+        ] {
+            assert_eq!(is_overheard(&homeserver(text).unwrap()), overheard, "{text}");
         }
     }
 }

@@ -110,6 +110,12 @@ fn an_encrypted_room_is_read_by_its_members_and_by_nobody_between() {
     other.online();
     chat.say(&room, r#"{"secret":"three"}"#).unwrap();
     other.hears_said(&room, &ada.user, r#"{"secret":"three"}"#);
+
+    // Another node of bob's comes too late for that, which it bears, and hears what is said from now on.
+    let mut late = Chat::of(&synapse, &bob);
+    chat.say(&room, r#"{"secret":"four"}"#).unwrap();
+    late.hears_said(&room, &ada.user, r#"{"secret":"four"}"#);
+    assert!(!late.has_heard(|e| matches!(e, Event::Timeline { .. })), "it has no keys of what was before");
 }
 
 #[test]

@@ -101,6 +101,11 @@ impl Chat {
         }
     }
 
+    /// Whether something was heard meanwhile, and not asked for, that is so.
+    pub fn has_heard(&self, so: impl Fn(&Event) -> bool) -> bool {
+        self.waiting.iter().any(so)
+    }
+
     #[track_caller]
     pub fn online(&mut self) {
         self.hears("online", |e| matches!(e, Event::Connection(Connection::Online)));
