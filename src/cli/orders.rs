@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::config::{Config, Flags, Machine};
-use crate::daemon::{Admin, CONTROL_SOCKET, Order, Rooms, Tuning};
+use crate::daemon::{Admin, CONTROL_SOCKET, Order, RoomOrder, Rooms, Tuning};
 use crate::front::Out;
 use crate::rt::Executor;
 
@@ -75,6 +75,9 @@ fn here(
     mut streams: Streams<'_>,
     progress: &mut dyn FnMut(&Value),
 ) -> Result<Value> {
+    if matches!(order, Order::Room(_)) {
+        bail!("no node runs on {}: rooms need one, which `dpm serve` starts", config.data.display());
+    }
     // What is brought may be the first that is stored.
     let fetches = matches!(order, Order::Prefetch(_));
     let first = fetches || matches!(order, Order::Import { .. });
@@ -123,7 +126,7 @@ fn ask(
     progress: &mut dyn FnMut(&Value),
 ) -> Result<Value> {
     let Streams { mut input, output } = streams;
-    let takes = matches!(order, Order::Import { .. });
+    let takes = matches!(order, Order::Import { .. } | Order::Room(RoomOrder::Login));
     let (sender, receiver) = async_channel::bounded(WAITING);
     // Why the input ended, where that was not its end.
     let failed = Arc::new(Mutex::new(None));
@@ -139,7 +142,7 @@ fn ask(
     let outcome = future::block_on(talk(stream, order, body, output, progress));
     // Its own trouble explains the node's.
     match failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        Some(e) => Err(e).context("read what is to be imported"),
+        Some(e) => Err(e).context("read what the order takes"),
         None => outcome,
     }
 }

@@ -42,7 +42,9 @@ pub(super) fn outcome(order: &Order, v: &Value) {
         }
         Order::Pin(_) => println!("{} stored artifacts are kept whatever else has to go", v["artifacts"]),
         Order::Unpin(_) => println!("{} stored artifacts may go again", v["artifacts"]),
-        Order::Get(_) | Order::Prefetch(_) | Order::Export { .. } | Order::Import { .. } => why(v, 0),
+        Order::Get(_) | Order::Prefetch(_) | Order::Export { .. } | Order::Import { .. } | Order::Room(_) => {
+            why(v, 0)
+        }
         Order::Gc => println!(
             "evicted {} artifacts ({}), removed {} orphaned files, forgot {} old pages",
             v["artifacts_evicted"],
@@ -155,7 +157,10 @@ fn status(v: &Value) {
     for origin in v["origins"].as_array().into_iter().flatten() {
         let mut line = format!("asked    {}  {} times", text(&origin["origin"]), origin["requests"]);
         if let Some(error) = origin["last_error"]["text"].as_str() {
-            line += &format!("; last error {} ago: {error}", seconds(&origin["last_error"]["seconds_ago"]));
+            line.push_str(&format!(
+                "; last error {} ago: {error}",
+                seconds(&origin["last_error"]["seconds_ago"])
+            ));
         }
         println!("{line}");
     }
@@ -261,8 +266,12 @@ struct Log(Lines);
 
 impl log::Log for Log {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        let target = metadata.target();
+        // matrix-sdk warns of what is normal for a node (it keeps no backup of keys) at each news, and what fails is
+        // told in our words.
+        let quiet = target.starts_with("matrix_sdk") && log::max_level() < log::LevelFilter::Debug;
         // Libraries speak up for warnings only; ureq would log whole URLs otherwise.
-        metadata.target().starts_with("dpm") || metadata.level() <= log::Level::Warn
+        target.starts_with("dpm") || (metadata.level() <= log::Level::Warn && !quiet)
     }
 
     fn log(&self, record: &log::Record<'_>) {

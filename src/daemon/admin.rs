@@ -21,7 +21,7 @@ use crate::store::{Description, Store, StoreError};
 use super::carry::{self, CarryError, Choice, Chosen};
 use super::images::Meant;
 use super::prefetch::{self, Prefetch};
-use super::{Rooms, get, images};
+use super::{RoomOrder, Rooms, get, images, room};
 
 /// An order of an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub enum Order {
         /// Whether its index pages are taken over, too.
         names: bool,
     },
+    /// About Matrix rooms.
+    Room(RoomOrder),
 }
 
 /// Pages that no upstream has confirmed for so long are forgotten by `gc`.
@@ -137,6 +139,7 @@ impl Admin {
                 Ok(carry::export(&self.inner.rooms, chosen, *private, output, progress)?)
             }
             Order::Import { names } => Ok(carry::import(&self.inner.rooms, *names, input, progress)?),
+            Order::Room(order) => room::carry_out(self.inner.rooms.matrix.as_ref(), order, input),
         }
     }
 

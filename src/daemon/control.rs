@@ -19,7 +19,7 @@ use crate::eco::oci::Platforms;
 use crate::front::{Answering, Handler, Out};
 use crate::rt::{Gate, Tasks};
 
-use super::{Admin, Choice, Order, Prefetch};
+use super::{Admin, Choice, Order, Prefetch, RoomOrder};
 
 /// Lines that wait for the operator's terminal; work waits when it is full.
 const LINES: usize = 16;
@@ -74,6 +74,7 @@ impl Order {
                 ("prefetch", words)
             }
             Self::Import { names } => ("import", vec![("names", flag(names))]),
+            Self::Room(order) => order.request(),
         };
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(words);
@@ -119,7 +120,7 @@ impl Order {
                 Self::Prefetch(Prefetch { what: words("what"), platforms, signatures })
             }
             "/import" => Self::Import { names: flag("names")? },
-            _ => return None,
+            _ => Self::Room(RoomOrder::parse(path, query)?),
         })
     }
 }
@@ -250,14 +251,28 @@ mod tests {
                 platforms: Platforms::All,
                 signatures: false,
             }),
+            Order::Room(RoomOrder::Login),
+            Order::Room(RoomOrder::Logout),
+            Order::Room(RoomOrder::Create { name: "a & b".into(), encrypted: true, invite: vec![] }),
+            Order::Room(RoomOrder::Create {
+                name: "c".into(),
+                encrypted: false,
+                invite: vec!["@a:s".into(), "@b:s".into()],
+            }),
+            Order::Room(RoomOrder::Join { room: "#a:s".into(), via: vec!["s".into(), "t".into()] }),
+            Order::Room(RoomOrder::Leave("!a".into())),
+            Order::Room(RoomOrder::List),
         ];
         for order in orders {
             let uri: http::Uri = order.uri().parse().unwrap();
             assert_eq!(Order::parse(uri.path(), uri.query().unwrap_or_default()), Some(order));
         }
-        for (path, query) in
-            [("/why", ""), ("/export", "private=true"), ("/export", "all=&pinned=&private=true")]
-        {
+        for (path, query) in [
+            ("/why", ""),
+            ("/export", "private=true"),
+            ("/export", "all=&pinned=&private=true"),
+            ("/room/x", ""),
+        ] {
             assert_eq!(Order::parse(path, query), None);
         }
     }

@@ -8,6 +8,7 @@ mod get;
 mod images;
 mod near;
 mod prefetch;
+mod room;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
@@ -40,6 +41,8 @@ pub use admin::{Admin, Order};
 pub use carry::{CarryError, Choice};
 use near::Neighbours;
 pub use prefetch::Prefetch;
+use room::Matrix;
+pub use room::RoomOrder;
 
 /// Name of the control socket in the data folder.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -110,6 +113,8 @@ pub struct Rooms {
     pub disk: Gate,
     /// The neighbours, of a running node that has a swarm.
     pub near: Option<(Swarm, Exchange)>,
+    /// Matrix rooms, of a running node that was built with them.
+    matrix: Option<Matrix>,
     clock: Clock,
 }
 
@@ -177,7 +182,17 @@ impl Rooms {
         };
         let images = Images::new(registries, config.freshness, config.offline, parts.clone());
         let resolve = Resolve::new(indexes, config.freshness, config.offline, parts);
-        Ok(Self { store, client, resolve, images, fetch, disk, near, clock: tuning.clock.clone() })
+        Ok(Self {
+            store,
+            client,
+            resolve,
+            images,
+            fetch,
+            disk,
+            near,
+            matrix: None,
+            clock: tuning.clock.clone(),
+        })
     }
 }
 
@@ -252,7 +267,8 @@ impl Daemon {
             false => None,
         };
         let near = neighbours.as_ref().map(|n| (n.swarm().clone(), n.exchange().clone()));
-        let rooms = Rooms::build(ground, config, &tuning, &flights, near)?;
+        let mut rooms = Rooms::build(ground, config, &tuning, &flights, near)?;
+        rooms.matrix = Matrix::start(config, &background)?;
         if config.learned != config::Learned::default() {
             config::save_learned(&config.data, &config.learned).context("keep what was learned")?;
         }
@@ -357,6 +373,9 @@ impl Daemon {
             self.serving.cancel().await;
             if let Some(services) = self.services {
                 services.stop().await;
+            }
+            if let Some(matrix) = &self.rooms.matrix {
+                matrix.stop().await;
             }
             self.background.cancel().await;
             // Ends what is being taken from peers, so that those flights end.

@@ -353,3 +353,14 @@ fn it_stops_when_it_is_told_to() {
     let (_, report) = order(&data, &["verify"]);
     assert_eq!((&report["artifacts"], &report["damaged"]), (&json!(1), &json!([])));
 }
+
+/// A dpm without them has the command, and says what is missing.
+#[cfg(not(feature = "rooms"))]
+#[test]
+fn rooms_that_were_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let _node = Process::start(&data, "http://127.0.0.1:1/simple/", "");
+    let words = ["room", "list", "--data", data.to_str().unwrap()];
+    refused(&run(&words), 2, &["built without rooms"]);
+}

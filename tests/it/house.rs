@@ -13,6 +13,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("lan", &["base", "rt"]),
     ("peers", &["base", "rt"]),
     ("exchange", &["base", "wire", "unixfs", "rt", "swarm", "store", "peers"]),
+    ("room", &["base", "rt"]),
     ("store", &["base", "unixfs", "rt"]),
     ("upstream", &["base"]),
     ("resolve", &["base", "eco", "rt", "store", "upstream"]),
@@ -44,6 +45,8 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("async_executor", &["rt"]),
     ("html5gum", &["eco"]),
     ("toml_edit", &["config"]),
+    ("matrix_sdk", &["room"]),
+    ("tokio", &["room"]),
 ];
 
 fn sources(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
@@ -92,4 +95,19 @@ fn imports_only_go_down() {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// Where rooms are left out, tokio is a library of channels and locks: nothing of ours starts its runtime.
+#[test]
+fn without_rooms_there_is_no_runtime_of_tokio() {
+    let mut command = std::process::Command::new(env!("CARGO"));
+    command.args(["tree", "--offline", "--locked", "--no-default-features", "--edges", "normal,features"]);
+    command.args(["--invert", "tokio", "--prefix", "none"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = command.output().expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8(output.stdout).expect("text");
+    assert!(tree.contains("tokio feature \"sync\""), "it looks elsewhere:\n{tree}");
+    for feature in ["rt", "rt-multi-thread", "net", "time"] {
+        assert!(!tree.contains(&format!("tokio feature \"{feature}\"")), "somebody wants {feature}:\n{tree}");
+    }
 }

@@ -27,6 +27,8 @@ mod near;
 mod oci;
 mod office;
 mod pypi;
+#[cfg(feature = "rooms")]
+mod room;
 mod rough;
 mod smoke;
 mod store;

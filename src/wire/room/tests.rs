@@ -497,7 +497,7 @@ fn the_specification_says_what_is_written() {
         .chain([32, 33, 1000, 5000].map(|n| (format!("the {n} entries"), many(n).collect())));
     for (name, set) in sets {
         let (root, count, _) = catalogue_of(set);
-        vectors += &format!("| {name} | {count} | `{}` |\n", root.cid());
+        vectors.push_str(&format!("| {name} | {count} | `{}` |\n", root.cid()));
     }
 
     let advert = NodeAdvert { catalogue: Some(pair), ..advert(&keys) };

@@ -25,13 +25,14 @@ pub fn dpm<S: AsRef<OsStr>>(args: &[S]) -> Command {
 }
 
 fn clean(command: &mut Command) {
-    let swarm = command.get_envs().find(|(name, _)| *name == "DPM_SWARM").and_then(|(_, value)| value);
-    let swarm = swarm.unwrap_or(OsStr::new("off")).to_owned();
+    // What a test has set itself stays.
+    let set: Vec<_> = command.get_envs().filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned()))).collect();
     let kept = std::env::vars_os()
         .filter(|(name, _)| matches!(name.to_str(), Some("PATH" | "TMPDIR" | "LLVM_PROFILE_FILE")));
     // A home without settings, and no system-wide ones: there is no such variable, so the config is always named.
     let kept: Vec<_> = kept.collect();
-    command.env_clear().envs(kept).env("HOME", "/nonexistent").env("DPM_SWARM", swarm).stdin(Stdio::null());
+    command.env_clear().envs(kept).env("HOME", "/nonexistent").env("DPM_SWARM", "off").envs(set);
+    command.stdin(Stdio::null());
 }
 
 /// Runs `dpm` to its end.
