@@ -180,7 +180,9 @@ impl Rooms {
             net: Gate::new(QUESTIONS),
             tasks: flights.clone(),
         };
-        let images = Images::new(registries, config.freshness, config.offline, parts.clone());
+        // A gate of its own: registries that hang hold up no index.
+        let theirs = resolve::Parts { net: Gate::new(QUESTIONS), ..parts.clone() };
+        let images = Images::new(registries, config.freshness, config.offline, theirs);
         let resolve = Resolve::new(indexes, config.freshness, config.offline, parts);
         Ok(Self {
             store,

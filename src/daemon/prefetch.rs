@@ -130,7 +130,10 @@ impl Work<'_> {
             let (stored, via) = block_on(one(self.rooms, artifact, &Cell::new(0)))?;
             self.sums.add(via, stored.size);
             let manifest = closure.take(&step, &read_manifest(&stored)?)?;
-            images.note_children(self.spot, &manifest);
+            // Of one that is kept apart the registry has to say what it has.
+            if !images.registry(self.spot).private {
+                images.note_children(self.spot, &manifest);
+            }
         }
         Ok(())
     }

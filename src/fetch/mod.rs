@@ -83,7 +83,8 @@ pub struct Parts {
 /// alone where a digest is: two indexes may promise different bytes under one address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Key {
-    Digest(Digest),
+    /// Apart by who may have it: whoever waits for what is not for everybody would get it unasked.
+    Digest(Digest, Access),
     Address(String, String),
 }
 
@@ -195,10 +196,11 @@ impl Fetch {
         {
             artifact.digest = Some(pinned);
         }
-        match strong(artifact) {
-            Some(digest) => self.load(&digest).await,
-            None => Ok(None),
-        }
+        let Some(digest) = strong(artifact) else { return Ok(None) };
+        // What a private upstream gave is no answer for a public one: that has to give it itself.
+        let may =
+            |content: &Content| artifact.access == Access::Private || content.access() == Access::Public;
+        Ok(self.load(&digest).await?.filter(may))
     }
 
     /// An artifact: from the store, from a flight under way, or by starting one.
@@ -340,7 +342,7 @@ impl Fetch {
 
     fn join(&self, artifact: &Artifact) -> Result<Arc<Flight>, FetchError> {
         let key = match strong(artifact) {
-            Some(digest) => Key::Digest(digest),
+            Some(digest) => Key::Digest(digest, artifact.access),
             None => Key::Address(artifact.upstream.clone(), artifact.url.to_string()),
         };
         let mut flights = self.inner.flights.lock().expect(LOCK);
@@ -415,6 +417,15 @@ impl Content {
             Source::Stored(stored, _) => stored.access,
             Source::Flight(flight, _) => flight.artifact.access,
             Source::Pass(artifact, _) => artifact.access,
+        }
+    }
+
+    /// Name of the upstream that it is from.
+    pub fn upstream(&self) -> &str {
+        match &self.source {
+            Source::Stored(stored, _) => &stored.upstream,
+            Source::Flight(flight, _) => &flight.artifact.upstream,
+            Source::Pass(artifact, _) => &artifact.upstream,
         }
     }
 

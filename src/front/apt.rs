@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::request::Parts as Request;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 
-use crate::base::{Artifact, Trail, limits};
+use crate::base::{Access, Artifact, Trail, limits};
 use crate::eco::apt::{self, Refusal, Source, Target, Want};
 use crate::fetch::{Content, Fetch, FetchError, Through};
 use crate::rt::Clock;
@@ -56,10 +56,14 @@ impl Apt {
     async fn give(&self, request: &Request, want: Want<'_>) -> Result<Reply, FetchError> {
         if let Some(digest) = want.digest {
             let whole = |content| content_reply(request, content, &self.clock, by_hash);
-            if let Some(content) = self.fetch.load(&digest).await? {
+            let found = self.fetch.load(&digest).await?;
+            let ours = |c: &Content| c.access() == Access::Public || c.upstream() == want.source.name;
+            // What another upstream gave to those only whom it knows is handed through, if the source has it too.
+            let apart = found.as_ref().is_some_and(|content| !ours(content));
+            if let Some(content) = found.filter(ours) {
                 return Ok(whole(content));
             }
-            if request.method == Method::GET {
+            if request.method == Method::GET && !apart {
                 let artifact = Artifact {
                     upstream: want.source.name.clone(),
                     url: want.url,

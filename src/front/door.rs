@@ -323,7 +323,7 @@ fn greeting() -> String {
 }
 
 /// Whether it is somebody on this machine who asks, and not a web page elsewhere by a name of its own that leads here.
-fn is_own(client: IpAddr, request: &http::request::Parts) -> bool {
+pub(super) fn is_own(client: IpAddr, request: &http::request::Parts) -> bool {
     let name = name(host(request));
     client.to_canonical().is_loopback()
         && (name.eq_ignore_ascii_case("localhost")

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::request::Parts as Request;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 
-use crate::base::{Artifact, Digest, Sha256, Trail};
+use crate::base::{Access, Artifact, Digest, Sha256, Trail};
 use crate::eco::pypi::{self, FileWant, Form, Part, Want};
 use crate::fetch::{Content, Fetch, FetchError};
 use crate::resolve::{Located, PageAnswer, PageKey, Resolve, State};
@@ -95,7 +95,8 @@ impl Pypi {
                     Part::Metadata => self.resolve.peek_metadata(want)?,
                     Part::Provenance => return None,
                 };
-                Some(self.content_reply(request, self.fetch.peek(&digest)?, want))
+                let content = self.fetch.peek(&digest).filter(|content| self.is_ours(content))?;
+                Some(self.content_reply(request, content, want))
             }
             _ => None,
         }
@@ -121,6 +122,7 @@ impl Pypi {
         let known = want.digest.filter(|d| want.part == Part::Whole && d.is_strong());
         if let Some(digest) = known
             && let Some(content) = self.fetch.load(&digest).await.map_err(failed)?
+            && self.is_ours(&content)
         {
             return Ok(self.content_reply(request, content, want));
         }
@@ -141,6 +143,13 @@ impl Pypi {
             }
             answer => answer.map_err(failed),
         }
+    }
+
+    /// Whether content is one of an index's here, or for everybody: what came through a registry that is kept apart
+    /// is not to be had by its digest alone.
+    fn is_ours(&self, content: &Content) -> bool {
+        let from_index = || self.resolve.indexes().iter().any(|index| index.site.name == content.upstream());
+        content.access() == Access::Public || from_index()
     }
 
     async fn locate(&self, want: &FileWant) -> Result<Located, Box<Reply>> {

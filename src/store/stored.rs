@@ -24,6 +24,8 @@ pub struct Stored {
     pub root: Option<Cid>,
     /// Who may have it.
     pub access: Access,
+    /// Name of the upstream that gave it first.
+    pub upstream: String,
     /// When it was committed.
     pub stored_at: UnixMillis,
 }
@@ -46,6 +48,7 @@ impl Stored {
             size: record.size,
             root: Cid::try_from(&record.root[..]).ok(),
             access: if record.private { Access::Private } else { Access::Public },
+            upstream: record.upstream.clone(),
             stored_at: UnixMillis(record.stored_at),
         }
     }

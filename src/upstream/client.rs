@@ -22,7 +22,7 @@ use super::challenge::{self, Challenge};
 use super::error::origin_text;
 use super::origins::Origins;
 use super::resolver::{Names, Reach, allowed};
-use super::tokens::{self, Grant, Tokens};
+use super::tokens::{self, Grant, Held, Tokens};
 use super::{
     Answer, Ask, Body, Credentials, Head, Method, Options, OriginState, RateLimit, Site, Status,
     UpstreamError, settings,
@@ -244,26 +244,44 @@ impl Client {
         let wanted = challenge::of(refused.reply.headers());
         drain(refused);
         let place = self.0.tokens.place(site, url);
-        let mut place = lock(&place);
-        if place.as_ref().is_some_and(|grant| grant.since > begun) {
+        let mut held = lock(&place);
+        if held.grant.as_ref().is_some_and(|grant| grant.since > begun) {
             return Ok(());
         }
-        *place = None;
+        if let Some((_, why)) = held.failed.as_ref().filter(|(at, _)| *at > begun) {
+            return Err(why.clone());
+        }
+        *held = Held::default();
+        match self.granted(site, url, wanted, origin) {
+            Ok(grant) => held.grant = Some(grant),
+            Err(e) => {
+                held.failed = Some((Instant::now(), e.clone()));
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a challenge asks for.
+    fn granted(
+        &self,
+        site: &Site,
+        url: &Url,
+        wanted: Option<Challenge>,
+        origin: String,
+    ) -> Result<Grant, UpstreamError> {
         let denied = UpstreamError::Denied { origin, status: 401 };
-        let grant = match wanted {
-            Some(Challenge::Basic) => Grant::basic(site.credentials.as_ref().ok_or(denied)?)?,
+        match wanted {
+            Some(Challenge::Basic) => Grant::basic(site.credentials.as_ref().ok_or(denied)?),
             Some(Challenge::Bearer(bearer)) => {
                 let question = tokens::question(site, url, &bearer)?;
                 let credentials = site.credentials.as_ref().map(Credentials::basic).transpose()?;
                 let ask = Ask { accept: Some("application/json".into()), ..Ask::default() };
                 let reached = self.ask_patiently(site, &question, &ask, credentials)?;
-                let mut answer = self.finish(reached, question, &ask)?;
-                Grant::read(&mut answer)?
+                Grant::read(&mut self.finish(reached, question, &ask)?)
             }
-            None => return Err(denied),
-        };
-        *place = Some(grant);
-        Ok(())
+            None => Err(denied),
+        }
     }
 
     /// Whether the upstream said a short while ago that it answers no more requests of ours.

@@ -17,7 +17,15 @@ use super::{Answer, Credentials, Site, UpstreamError};
 
 /// What was given for one scope of one upstream. The upstream's name stands for its realm, its service and who we are
 /// to it: a configuration has one of each.
-type Place = Arc<Mutex<Option<Grant>>>;
+type Place = Arc<Mutex<Held>>;
+
+/// What came of the last challenge.
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) grant: Option<Grant>,
+    /// When nothing came of it, and why: whoever waited meanwhile need not try as well.
+    pub(super) failed: Option<(Instant, UpstreamError)>,
+}
 
 /// The tokens that were given.
 pub(super) struct Tokens {
@@ -43,6 +51,9 @@ const LONGEST_TIME: Duration = Duration::from_secs(3600);
 /// The part of a token's time in which it is not used any more, as a divisor: requests take time, and clocks differ.
 const MARGIN: u32 = 10;
 
+/// Time for an answer with a token to come as a whole: others wait for it.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
 /// Largest answer with a token, in bytes: real ones have up to 12 KiB, as they hold the token twice.
 const ANSWER_BYTES: u64 = 64 << 10;
 
@@ -63,8 +74,8 @@ impl Tokens {
     /// What the request may say of us, if that is known and still good.
     pub(super) fn current(&self, site: &Site, url: &Url, now: Instant) -> Option<HeaderValue> {
         let place = self.place(site, url);
-        let grant = place.lock().unwrap_or_else(PoisonError::into_inner);
-        grant.as_ref().filter(|grant| now < grant.until).map(|grant| grant.header.clone())
+        let held = place.lock().unwrap_or_else(PoisonError::into_inner);
+        held.grant.as_ref().filter(|grant| now < grant.until).map(|grant| grant.header.clone())
     }
 }
 
@@ -79,10 +90,21 @@ impl Grant {
     pub(super) fn read(answer: &mut Answer) -> Result<Self, UpstreamError> {
         let origin = origin_text(&answer.url);
         let wrong = |why: &str| UpstreamError::Protocol { origin: origin.clone(), why: why.into() };
-        let mut text = Vec::new();
-        answer.body.by_ref().take(ANSWER_BYTES + 1).read_to_end(&mut text).map_err(|e| {
-            UpstreamError::of(&e).cloned().unwrap_or_else(|| wrong("a token that breaks off"))
-        })?;
+        let (mut text, mut buffer) = (Vec::new(), [0; 4 << 10]);
+        let deadline = Instant::now() + ANSWER_TIME;
+        let mut body = answer.body.by_ref().take(ANSWER_BYTES + 1);
+        loop {
+            let read = body.read(&mut buffer).map_err(|e| {
+                UpstreamError::of(&e).cloned().unwrap_or_else(|| wrong("a token that breaks off"))
+            })?;
+            if read == 0 {
+                break;
+            }
+            if Instant::now() > deadline {
+                return Err(UpstreamError::TooSlow { origin: origin.clone() });
+            }
+            text.extend_from_slice(&buffer[..read]);
+        }
         if text.len() as u64 > ANSWER_BYTES {
             return Err(wrong("a token of many kilobytes"));
         }

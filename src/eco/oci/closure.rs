@@ -66,7 +66,8 @@ impl Closure {
 
     /// Adds a manifest with all that belongs to it.
     pub fn add(&mut self, digest: Digest) {
-        if self.seen.insert(digest) {
+        // One more than may be read says so when it is its turn.
+        if self.manifests.len() + self.waiting.len() <= MANIFESTS && self.seen.insert(digest) {
             self.waiting.push_back(Step { digest, size: None, depth: 0 });
         }
     }

@@ -20,6 +20,7 @@ use crate::rt::Clock;
 
 use super::super::body::Out;
 use super::super::content::text;
+use super::super::door::is_own;
 use super::super::metrics::Cache;
 use super::super::reply::Reply;
 use super::refusal::Refusal;
@@ -73,7 +74,7 @@ impl Login {
     pub(super) fn check(&self, client: IpAddr, request: &Request, spot: &Spot) -> Result<(), Refusal> {
         let may = match self.clients.get(spot.registry) {
             Some(Clients::Anyone) => true,
-            Some(Clients::Loopback) if client.to_canonical().is_loopback() => true,
+            Some(Clients::Loopback) if is_own(client, request) && !is_forwarded(request) => true,
             Some(Clients::Password(..)) => {
                 self.shown(request).is_some_and(|shown| shown >> spot.registry & 1 == 1)
             }
@@ -158,6 +159,11 @@ impl Login {
         let genuine = constant_time::verify_slices_are_equal(hex(ours.as_ref()).as_bytes(), tag.as_bytes());
         (genuine.is_ok() && self.clock.now().0 < until).then_some(shown)
     }
+}
+
+/// Whether a proxy handed it on: whoever sent it is not the proxy.
+fn is_forwarded(request: &Request) -> bool {
+    ["forwarded", "x-forwarded-for"].iter().any(|name| request.headers.contains_key(*name))
 }
 
 /// In a time that tells nothing of where they differ.

@@ -301,6 +301,12 @@ impl Oci {
             }
         };
         let (media_type, manifest) = media_type(manifest, stated)?;
+        // Anybody can have a manifest stored that lists whatever he likes. In a repository that is kept apart it counts
+        // only where its registry says that it is there.
+        let apart = self.images.registry(spot).private && self.images.described(spot, digest).is_none();
+        if apart && self.images.ask(spot, &Question::Manifest(*digest), false).await.is_err() {
+            return Ok(media_type);
+        }
         if let Some(manifest) = manifest {
             self.images.note_children(spot, &manifest);
         }
@@ -362,6 +368,10 @@ impl Oci {
         }
         let code = unknown_of(question);
         let said = self.images.ask(spot, question, false).await.map_err(|e| Refusal::of_images(&e, code))?;
+        // An answer to anything whatever is none to this.
+        if said.fact.size.is_some_and(|size| content.size.is_some_and(|here| here != size)) {
+            return Err(Refusal::new(StatusCode::NOT_FOUND, code, "the registry has another of that name"));
+        }
         if self.images.registry(spot).private && self.images.described(spot, digest).is_none() {
             self.images.note(spot, digest, Described { size: said.fact.size, media_type: None });
         }

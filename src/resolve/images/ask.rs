@@ -1,9 +1,9 @@
 //! A question to a registry, and what its answer means. Blocks.
 
-use std::collections::HashMap;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use url::Url;
 
 use crate::base::{Digest, Sha256};
@@ -73,10 +73,14 @@ impl Inner {
                 if stated_digest(&answer.head).as_ref().is_some_and(other) {
                     return Err(self.wrong(spot, question, "the registry says that it has another digest"));
                 }
+                // Somebody between us and the registry that answers everything with a page.
+                if fact.media_type.as_deref().is_some_and(|kind| kind.starts_with("text/html")) {
+                    return Err(self.wrong(spot, question, "the registry answers with a page"));
+                }
                 fact.digest = Some(*digest);
             }
             Question::Tags(_) | Question::Referrers(..) => {
-                fact.body = self.read(spot, question, &mut answer, LIST_BYTES)?;
+                fact.body = self.read(spot, question, &mut answer, LIST_BYTES)?.into();
                 if !is_json(&fact.body) {
                     return Err(self.wrong(spot, question, "the registry sent something that is no JSON"));
                 }
@@ -105,7 +109,7 @@ impl Inner {
             media_type: head.content_type.clone().filter(|stated| is_data(stated)),
             // Some servers say this of every answer to HEAD. Nothing that is asked for with a tag is empty.
             size: head.length.filter(|size| *size > 0 || matches!(question, Question::Blob(_))),
-            body: Vec::new(),
+            body: Bytes::new(),
             link: head.link.clone(),
             filters_applied: head.filters_applied.clone(),
             checked_at: self.parts.clock.now().0,
@@ -200,7 +204,8 @@ fn is_data(media_type: &str) -> bool {
 
 /// Whether this is one JSON object.
 fn is_json(bytes: &[u8]) -> bool {
-    serde_json::from_slice::<HashMap<String, serde::de::IgnoredAny>>(bytes).is_ok()
+    let object = bytes.iter().find(|c| !c.is_ascii_whitespace()) == Some(&b'{');
+    object && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
 }
 
 /// What a registry says is the digest, if it is one that can be checked.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use minicbor::{Decode, Encode};
 
 use crate::base::Digest;
@@ -19,7 +20,7 @@ pub struct Fact {
     /// Of a manifest or blob, in bytes.
     pub size: Option<u64>,
     /// A list: its bytes.
-    pub body: Vec<u8>,
+    pub body: Bytes,
     /// A list: where the next part is, as the registry says.
     pub link: Option<String>,
     /// Referrers: `OCI-Filters-Applied`.
@@ -73,7 +74,7 @@ impl Fact {
             digest: self.digest.map(|digest| digest.to_string()),
             media_type: self.media_type.clone(),
             size: self.size,
-            body: self.body.clone(),
+            body: self.body.to_vec(),
             link: self.link.clone(),
             filters_applied: self.filters_applied.clone(),
         };
@@ -89,7 +90,7 @@ impl Fact {
             digest: body.digest.and_then(|text| text.parse().ok()),
             media_type: body.media_type,
             size: body.size,
-            body: body.body,
+            body: body.body.into(),
             link: body.link,
             filters_applied: body.filters_applied,
             checked_at: head.checked_at,
@@ -112,7 +113,7 @@ mod tests {
             digest: Some(Sha256::of(b"a").digest()),
             media_type: Some("a/b".into()),
             size: Some(7),
-            body: b"{}".to_vec(),
+            body: Bytes::from_static(b"{}"),
             link: Some("<x>".into()),
             filters_applied: Some("artifactType".into()),
             checked_at: 5,
