@@ -467,7 +467,8 @@ fn mute_ones_are_not_waited_for() {
         assert_eq!(scene.get("never an answer", &project).cache(), "MISS");
     }
     assert!(!scene.exchange().peers().answers(&liar.peer()));
-    assert!(liar.asked() >= 5, "it is asked all the same");
+    // A question that was given up may never have come to it.
+    until("it is asked all the same", || liar.asked() >= 3);
 }
 
 #[test]
