@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::support::upstream::answer;
 use crate::support::{
-    Fault, File, Framing, JSON, Node, Project, Ranges, Upstream, bytes, get, request, until,
+    Fault, File, Framing, JSON, Latch, Node, Project, Ranges, Raw, Upstream, bytes, get, request, until,
 };
 
 /// 2026-01-01, in milliseconds.
@@ -152,8 +152,25 @@ fn what_passes_through_must_go_on_as_the_flight_began() {
     let project = Project::new("demo", 6 << 20);
     let mut wrong = project.bytes.clone();
     wrong[1000] ^= 1;
-    let (upstream, node) = over_budget(wrong, project.bytes.clone(), &project);
-    node.assert_cut(&project.file());
+    let (upstream, node) = over_budget(Vec::new(), Vec::new(), &project);
+    // The client has had something of the first answer before the flight gives up.
+    let (gate, count) = (Latch::default(), AtomicUsize::new(0));
+    let (opened, right) = (gate.clone(), File::new(project.bytes.clone()));
+    upstream.route(&project.file_path(), move |asked, out| {
+        if count.fetch_add(1, Ordering::SeqCst) > 0 {
+            return answer(&right, asked, out, None);
+        }
+        use std::io::Write;
+        write!(out, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n", wrong.len())?;
+        out.write_all(&wrong[..1 << 20])?;
+        opened.pass();
+        out.write_all(&wrong[1 << 20..])?;
+        out.write_all(b"\r\n0\r\n\r\n")
+    });
+    let mut client = Raw::connect(node.daemon().address()).get(&project.file());
+    client.read_body(10_000);
+    gate.open();
+    assert!(!client.read_all().ends_with("\r\n0\r\n\r\n"), "it is cut");
     assert_eq!(upstream.hits(&project.file_path()), 2, "the second answer is right as a whole");
     assert!(node.get(&project.file()).body == project.bytes, "and so is the next client's");
 }
