@@ -1,7 +1,3 @@
 #![no_main]
 
-#[path = "../bodies.rs"]
-#[allow(dead_code)]
-mod bodies;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::catalogue(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| dpm_fuzz::catalogue(data));
