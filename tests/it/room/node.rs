@@ -86,17 +86,28 @@ impl Chat {
         if let Some(at) = self.waiting.iter().position(&so) {
             return self.waiting.remove(at);
         }
-        let end = Instant::now() + LIMIT;
+        match self.next(LIMIT, so) {
+            Some(event) => event,
+            None => panic!("waited in vain for {what}; heard {:#?}", self.waiting),
+        }
+    }
+
+    /// Whether something is heard within that time that is so.
+    pub fn hears_within(&mut self, patience: Duration, so: impl Fn(&Event) -> bool) -> bool {
+        self.next(patience, so).is_some()
+    }
+
+    fn next(&mut self, patience: Duration, so: impl Fn(&Event) -> bool) -> Option<Event> {
+        let end = Instant::now() + patience;
         loop {
             let next = async { self.heard.recv().await.ok() };
             let late = async {
                 async_io::Timer::at(end).await;
                 None
             };
-            match block_on(future::or(next, late)) {
-                Some(event) if so(&event) => return event,
-                Some(event) => self.waiting.push(event),
-                None => panic!("waited in vain for {what}; heard {:#?}", self.waiting),
+            match block_on(future::or(next, late))? {
+                event if so(&event) => return Some(event),
+                event => self.waiting.push(event),
             }
         }
     }
