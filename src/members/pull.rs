@@ -85,7 +85,7 @@ impl Members {
 
 impl Pulling {
     /// The next block to ask for; `None` when those asked for must come first, or all is here. Blocks on the disk.
-    pub fn next(&mut self) -> Result<Option<Cid>, MembersError> {
+    pub fn next_block(&mut self) -> Result<Option<Cid>, MembersError> {
         let store = self.members.inner.store.clone();
         let blocks = Blocks::of(&store);
         let fresh = &self.fresh;
