@@ -28,11 +28,15 @@ impl Index {
         self.owns.iter().any(|p| p.matches(name))
     }
 
+    /// Who may have what it gives.
+    pub(super) fn access(&self) -> Access {
+        let apart = self.private || self.site.credentials.is_some();
+        if apart && !self.peers { Access::Private } else { Access::Public }
+    }
+
     /// A file that a page of this index lists.
     pub(super) fn artifact(&self, file: &pypi::File) -> Artifact {
-        let apart = self.private || self.site.credentials.is_some();
-        let access = if apart && !self.peers { Access::Private } else { Access::Public };
-        listed(&self.site.name, access, file)
+        listed(&self.site.name, self.access(), file)
     }
 
     /// The address of a page.

@@ -6,6 +6,7 @@
 mod carry;
 mod guard;
 pub mod images;
+mod listed;
 mod memory;
 mod refresh;
 
