@@ -20,7 +20,7 @@ pub use address::{Allow, MOST_ADDRESS_BYTES, MOST_ADDRESSES, Refusal, dialable};
 pub use index::{IndexNote, MOST_INDEXES};
 pub use node::{MOST_NAME_BYTES, NodeAdvert};
 pub use packages::{MOST_ANNOUNCED, Packages};
-pub use scope::{MOST_PATTERNS, Pattern, PatternError, Scope, scope_parts};
+pub use scope::{MOST_PATTERNS, Pattern, PatternError, Scope, read_patterns, rearranged, scope_parts};
 pub use seen::{MOST_NODES, Mark, Seen, SeenError, Verdict};
 pub use sign::Context;
 

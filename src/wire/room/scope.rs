@@ -1,6 +1,6 @@
 //! What a room mirrors: package URLs, and patterns of them. Only these are ever advertised in it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,8 @@ const MOST_IN_SCOPE: usize = 100_000;
 
 /// A package URL in which `*` stands for any characters, none included.
 ///
-/// Without a version it means every version.
+/// Without a version it means every version. An image's digest or tag says which one a mirror is to have; what may be
+/// told of are all of its repository, since layers belong to no one image.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pattern(String);
 
@@ -45,8 +46,27 @@ impl Pattern {
         &self.0
     }
 
+    /// Whether it means more than one package.
+    pub fn has_stars(&self) -> bool {
+        self.0.contains('*')
+    }
+
+    /// Of images: itself without a digest or tag, as a catalogue has them.
+    fn repository(&self) -> Option<String> {
+        let rest = self.0.strip_prefix("pkg:oci/")?;
+        let (path, qualifiers) = rest.split_once('?').unwrap_or((rest, ""));
+        let path = path.split('@').next().unwrap_or_default();
+        let kept: Vec<_> =
+            qualifiers.split('&').filter(|q| !q.is_empty() && !q.starts_with("tag=")).collect();
+        let mark = if kept.is_empty() { "" } else { "?" };
+        Some(format!("pkg:oci/{path}{mark}{}", kept.join("&")))
+    }
+
     /// Whether it means this package.
     pub fn matches(&self, purl: &PackageUrl) -> bool {
+        if let Some(repository) = self.repository() {
+            return fits(&repository, purl.as_str());
+        }
         let path = self.0.split('?').next().unwrap_or_default();
         match path.contains('@') {
             true => fits(&self.0, purl.as_str()),
@@ -82,7 +102,9 @@ fn fits(pattern: &str, text: &str) -> bool {
 /// All that a room mirrors: what its scope events say together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
-    exact: HashSet<String>,
+    exact: BTreeSet<Pattern>,
+    /// Of the images in `exact`.
+    repositories: HashSet<String>,
     patterns: Vec<Pattern>,
 }
 
@@ -96,13 +118,12 @@ impl Scope {
     /// Reads one event's content and adds what it says. Whether its sender may say so is the room's power levels' to
     /// decide. Adds nothing when anything is wrong with it.
     pub fn add(&mut self, json: &[u8]) -> Result<(), RoomError> {
-        let raw: Raw = read(json)?;
-        if raw.packages.len() > MOST_PATTERNS {
-            return Err(RoomError::TooMany { what: "patterns in an event", limit: MOST_PATTERNS });
-        }
-        let patterns = raw.packages.iter().map(|text| Pattern::parse(text));
-        let patterns = patterns.collect::<Result<Vec<_>, _>>()?;
-        let (starred, exact): (Vec<_>, Vec<_>) = patterns.into_iter().partition(|p| p.0.contains('*'));
+        self.extend(read_patterns(json)?)
+    }
+
+    /// Adds these, or none of them when they are too many.
+    pub fn extend(&mut self, patterns: impl IntoIterator<Item = Pattern>) -> Result<(), RoomError> {
+        let (starred, exact): (Vec<_>, Vec<_>) = patterns.into_iter().partition(Pattern::has_stars);
         if self.patterns.len() + starred.len() > MOST_WITH_STARS {
             return Err(RoomError::TooMany { what: "patterns with stars", limit: MOST_WITH_STARS });
         }
@@ -110,7 +131,8 @@ impl Scope {
             return Err(RoomError::TooMany { what: "packages in the scope", limit: MOST_IN_SCOPE });
         }
         self.patterns.extend(starred);
-        self.exact.extend(exact.into_iter().map(|pattern| pattern.0));
+        self.repositories.extend(exact.iter().filter_map(Pattern::repository));
+        self.exact.extend(exact);
         Ok(())
     }
 
@@ -118,7 +140,18 @@ impl Scope {
     pub fn has(&self, purl: &PackageUrl) -> bool {
         self.exact.contains(purl.as_str())
             || self.exact.contains(purl.package().as_str())
+            || self.repositories.contains(purl.as_str())
             || self.patterns.iter().any(|pattern| pattern.matches(purl))
+    }
+
+    /// What it names without a star, in order.
+    pub fn exact(&self) -> impl Iterator<Item = &Pattern> {
+        self.exact.iter()
+    }
+
+    /// Its patterns with stars, in the order in which they were added.
+    pub fn starred(&self) -> impl Iterator<Item = &Pattern> {
+        self.patterns.iter()
     }
 
     /// How many packages and patterns.
@@ -132,24 +165,91 @@ impl Scope {
     }
 }
 
+/// The patterns of one event.
+pub fn read_patterns(json: &[u8]) -> Result<Vec<Pattern>, RoomError> {
+    let raw: Raw = read(json)?;
+    if raw.packages.len() > MOST_PATTERNS {
+        return Err(RoomError::TooMany { what: "patterns in an event", limit: MOST_PATTERNS });
+    }
+    Ok(raw.packages.iter().map(|text| Pattern::parse(text)).collect::<Result<_, _>>()?)
+}
+
 /// Contents of as many scope events as these take, each within [`MOST_WRITTEN_BYTES`]; one for none.
 pub fn scope_parts(patterns: &[Pattern]) -> Result<Vec<String>, RoomError> {
-    let mut parts = vec![Raw { version: VERSION, packages: Vec::new() }];
-    let mut bytes = 0;
+    let mut parts = vec![Part::default()];
     for pattern in patterns {
-        // Quotes and a comma; a package URL has nothing to escape.
-        let more = pattern.0.len() + 3;
-        if bytes + more > MOST_WRITTEN_BYTES - 64 {
-            parts.push(Raw { version: VERSION, packages: Vec::new() });
-            bytes = 0;
+        if !parts.last().is_some_and(|part| part.has_space(pattern)) {
+            parts.push(Part::default());
         }
-        bytes += more;
         if let Some(part) = parts.last_mut() {
-            part.packages.push(pattern.0.clone());
+            part.put(pattern.clone());
         }
     }
-    let text = |part| serde_json::to_string(&part).map_err(|e| RoomError::Json(e.to_string()));
-    parts.into_iter().map(text).collect()
+    parts.iter().map(Part::content).collect()
+}
+
+/// State key and content of the events that make a room's scope `wanted`, where `present` are those that it has, by
+/// their keys. As few as that takes: what stands in an event stays there. One of which nothing is left is `{}`.
+pub fn rearranged(
+    present: &BTreeMap<String, Vec<Pattern>>,
+    wanted: &BTreeSet<Pattern>,
+) -> Result<Vec<(String, String)>, RoomError> {
+    let mut left = wanted.clone();
+    let mut parts: Vec<(String, Part, bool)> = Vec::new();
+    for (key, patterns) in present {
+        let mut part = Part::default();
+        patterns.iter().filter(|pattern| left.remove(pattern)).for_each(|pattern| part.put(pattern.clone()));
+        let changed = part.patterns.len() != patterns.len();
+        parts.push((key.clone(), part, changed));
+    }
+    let mut keys = (0..).map(|n| format!("scope-{n}")).filter(|key| !present.contains_key(key));
+    let mut at = 0;
+    for pattern in left {
+        while parts.get(at).is_some_and(|(_, part, _)| !part.has_space(&pattern)) {
+            at += 1;
+        }
+        if at == parts.len() {
+            parts.push((keys.next().unwrap_or_default(), Part::default(), true));
+        }
+        let (_, part, changed) = &mut parts[at];
+        part.put(pattern);
+        *changed = true;
+    }
+    let changed = parts.into_iter().filter(|(.., changed)| *changed);
+    changed
+        .map(|(key, part, _)| match part.patterns.is_empty() {
+            true => Ok((key, "{}".to_owned())),
+            false => Ok((key, part.content()?)),
+        })
+        .collect()
+}
+
+/// What is to stand in one event.
+#[derive(Default)]
+struct Part {
+    patterns: Vec<Pattern>,
+    bytes: usize,
+}
+
+impl Part {
+    fn has_space(&self, pattern: &Pattern) -> bool {
+        self.bytes + Self::bytes(pattern) <= MOST_WRITTEN_BYTES - 64 && self.patterns.len() < MOST_PATTERNS
+    }
+
+    fn put(&mut self, pattern: Pattern) {
+        self.bytes += Self::bytes(&pattern);
+        self.patterns.push(pattern);
+    }
+
+    /// With quotes and a comma; a package URL has nothing to escape.
+    fn bytes(pattern: &Pattern) -> usize {
+        pattern.0.len() + 3
+    }
+
+    fn content(&self) -> Result<String, RoomError> {
+        let packages = self.patterns.iter().map(|pattern| pattern.0.clone()).collect();
+        serde_json::to_string(&Raw { version: VERSION, packages }).map_err(|e| RoomError::Json(e.to_string()))
+    }
 }
 
 /// Why a text is no pattern.
@@ -185,6 +285,26 @@ mod tests {
             ("pkg:npm/%40corp/*", "pkg:npm/%40corp/a@1", true),
             ("pkg:oci/*?repository_url=r.example.org/*", "pkg:oci/a?repository_url=r.example.org/b/a", true),
             ("pkg:oci/*?repository_url=r.example.org/*", "pkg:oci/a?repository_url=q.example.org/b/a", false),
+            (
+                "pkg:oci/a?repository_url=r.example.org/a&tag=1",
+                "pkg:oci/a?repository_url=r.example.org/a",
+                true,
+            ),
+            (
+                "pkg:oci/a@sha256:00?repository_url=r.example.org/a",
+                "pkg:oci/a?repository_url=r.example.org/a",
+                true,
+            ),
+            (
+                "pkg:oci/a?repository_url=r.example.org/a&tag=1",
+                "pkg:oci/b?repository_url=r.example.org/b",
+                false,
+            ),
+            (
+                "pkg:oci/*?repository_url=r.example.org/*&tag=1",
+                "pkg:oci/a?repository_url=r.example.org/a",
+                true,
+            ),
             ("pkg:pypi/*a*b*c", "pkg:pypi/xaybzc", true),
             ("pkg:pypi/*a*b*c", "pkg:pypi/xbyazc", false),
         ];
@@ -222,6 +342,41 @@ mod tests {
         assert!(scope.has(&PackageUrl::parse("pkg:pypi/package-77@1.77.0").unwrap()));
         assert!(!scope.has(&PackageUrl::parse("pkg:pypi/package-77@1.78.0").unwrap()));
         assert_eq!(scope_parts(&[]).unwrap(), [r#"{"version":1,"packages":[]}"#]);
+    }
+
+    #[test]
+    fn as_few_events_as_a_change_takes() {
+        let all = |range: std::ops::Range<u32>| -> BTreeSet<Pattern> {
+            range.map(|n| Pattern::parse(&format!("pkg:pypi/package-{n:05}@1")).unwrap()).collect()
+        };
+        let mut present = BTreeMap::new();
+        let apply = |present: &mut BTreeMap<_, _>, wanted: &BTreeSet<Pattern>| {
+            let changes = rearranged(present, wanted).unwrap();
+            for (key, content) in &changes {
+                match content.as_str() {
+                    "{}" => drop(present.remove(key)),
+                    content => drop(present.insert(key.clone(), read_patterns(content.as_bytes()).unwrap())),
+                }
+            }
+            let there: BTreeSet<_> = present.values().flatten().cloned().collect();
+            assert_eq!(there, *wanted);
+            changes.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        assert_eq!(apply(&mut present, &all(0..0)), [""; 0]);
+        let first = apply(&mut present, &all(0..4000));
+        assert_eq!(first, ["scope-0", "scope-1", "scope-2"]);
+        assert_eq!(apply(&mut present, &all(0..4000)), [""; 0], "there is nothing to change");
+        assert_eq!(apply(&mut present, &all(0..4001)), ["scope-2"], "where there is space");
+        assert_eq!(apply(&mut present, &all(1..4001)), ["scope-0"]);
+        assert_eq!(apply(&mut present, &all(4000..4001)), ["scope-0", "scope-1", "scope-2"]);
+        assert_eq!(present.keys().collect::<Vec<_>>(), ["scope-2"]);
+        assert_eq!(apply(&mut present, &all(0..2000)), ["scope-2", "scope-0"]);
+        // Somebody else's key, and a pattern that stands twice.
+        present.insert("theirs".into(), all(0..10).into_iter().collect());
+        assert_eq!(apply(&mut present, &all(0..2000)), ["theirs"]);
+        let tiny: BTreeSet<_> = (0..5000).map(|n| Pattern::parse(&format!("pkg:a/{n:x}")).unwrap()).collect();
+        present.clear();
+        assert_eq!(apply(&mut present, &tiny).len(), 2, "no event has more than a reader takes");
     }
 
     #[test]
