@@ -1,5 +1,6 @@
 //! What a room mirrors: package URLs, and patterns of them. Only these are ever advertised in it.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 
@@ -51,27 +52,37 @@ impl Pattern {
         self.0.contains('*')
     }
 
-    /// Of images: itself without a digest or tag, as a catalogue has them.
-    fn repository(&self) -> Option<String> {
-        let rest = self.0.strip_prefix("pkg:oci/")?;
-        let (path, qualifiers) = rest.split_once('?').unwrap_or((rest, ""));
-        let path = path.split('@').next().unwrap_or_default();
-        let kept: Vec<_> =
-            qualifiers.split('&').filter(|q| !q.is_empty() && !q.starts_with("tag=")).collect();
-        let mark = if kept.is_empty() { "" } else { "?" };
-        Some(format!("pkg:oci/{path}{mark}{}", kept.join("&")))
+    /// The same of all versions: without a version, an image's digest or its tag.
+    fn package(&self) -> String {
+        let (path, qualifiers) = self.0.split_at(self.0.find('?').unwrap_or(self.0.len()));
+        let package = path.split('@').next().unwrap_or_default();
+        if !self.is_image() {
+            return format!("{package}{qualifiers}");
+        }
+        let kept: Vec<_> = qualifiers.split(['?', '&']).filter(|q| !q.starts_with("tag=")).collect();
+        format!("{package}{}", kept.join("&").replacen('&', "?", 1))
+    }
+
+    fn is_image(&self) -> bool {
+        self.0.starts_with("pkg:oci/")
     }
 
     /// Whether it means this package.
     pub fn matches(&self, purl: &PackageUrl) -> bool {
-        if let Some(repository) = self.repository() {
-            return fits(&repository, purl.as_str());
+        if self.is_image() {
+            return fits(&self.package(), purl.as_str());
         }
         let path = self.0.split('?').next().unwrap_or_default();
         match path.contains('@') {
             true => fits(&self.0, purl.as_str()),
             false => fits(&self.0, purl.package().as_str()),
         }
+    }
+}
+
+impl Borrow<str> for Pattern {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
@@ -103,8 +114,8 @@ fn fits(pattern: &str, text: &str) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     exact: BTreeSet<Pattern>,
-    /// Of the images in `exact`.
-    repositories: HashSet<String>,
+    /// The same without versions, and images without digest or tag.
+    packages: HashSet<String>,
     patterns: Vec<Pattern>,
 }
 
@@ -131,27 +142,32 @@ impl Scope {
             return Err(RoomError::TooMany { what: "packages in the scope", limit: MOST_IN_SCOPE });
         }
         self.patterns.extend(starred);
-        self.repositories.extend(exact.iter().filter_map(Pattern::repository));
+        self.packages.extend(exact.iter().map(Pattern::package));
         self.exact.extend(exact);
         Ok(())
     }
 
     /// Whether the room mirrors this package.
     pub fn has(&self, purl: &PackageUrl) -> bool {
-        self.exact.contains(purl.as_str())
-            || self.exact.contains(purl.package().as_str())
-            || self.repositories.contains(purl.as_str())
+        let is_exact = |text: &str| self.exact.contains(text);
+        is_exact(purl.as_str())
+            || is_exact(purl.package().as_str())
+            || purl.kind() == "oci" && self.packages.contains(purl.as_str())
             || self.patterns.iter().any(|pattern| pattern.matches(purl))
     }
 
-    /// What it names without a star, in order.
-    pub fn exact(&self) -> impl Iterator<Item = &Pattern> {
-        self.exact.iter()
+    /// Whether the room mirrors any version of a package (a URL without version).
+    pub fn touches(&self, package: &PackageUrl) -> bool {
+        self.packages.contains(package.as_str())
+            || self.patterns.iter().any(|pattern| fits(&pattern.package(), package.as_str()))
     }
 
-    /// Its patterns with stars, in the order in which they were added.
-    pub fn starred(&self) -> impl Iterator<Item = &Pattern> {
-        self.patterns.iter()
+    /// The packages and patterns, in order.
+    pub fn patterns(&self) -> Vec<&str> {
+        let mut all: Vec<&str> =
+            self.exact.iter().map(Pattern::as_str).chain(self.patterns.iter().map(Pattern::as_str)).collect();
+        all.sort_unstable();
+        all
     }
 
     /// How many packages and patterns.
@@ -198,7 +214,7 @@ pub fn rearranged(
     let mut parts: Vec<(String, Part, bool)> = Vec::new();
     for (key, patterns) in present {
         let mut part = Part::default();
-        patterns.iter().filter(|pattern| left.remove(pattern)).for_each(|pattern| part.put(pattern.clone()));
+        patterns.iter().filter(|pattern| left.remove(*pattern)).for_each(|pattern| part.put(pattern.clone()));
         let changed = part.patterns.len() != patterns.len();
         parts.push((key.clone(), part, changed));
     }
@@ -314,7 +330,20 @@ mod tests {
             let mut scope = Scope::default();
             scope.add(scope_parts(&[Pattern::parse(pattern).unwrap()]).unwrap()[0].as_bytes()).unwrap();
             assert_eq!(scope.has(&purl), want, "{pattern} {purl}");
+            assert!(scope.touches(&purl.package()) || !want, "{pattern} {purl}");
         }
+        let mut scope = Scope::default();
+        let patterns = ["pkg:pypi/six@1.17.0", "pkg:pypi/corp-*@1.*"].map(|p| Pattern::parse(p).unwrap());
+        scope.add(scope_parts(&patterns).unwrap()[0].as_bytes()).unwrap();
+        for (package, want) in [
+            ("pkg:pypi/six", true),
+            ("pkg:pypi/corp-a", true),
+            ("pkg:pypi/sixer", false),
+            ("pkg:pypi/si", false),
+        ] {
+            assert_eq!(scope.touches(&PackageUrl::parse(package).unwrap()), want, "{package}");
+        }
+        assert_eq!(scope.patterns(), ["pkg:pypi/corp-*@1.*", "pkg:pypi/six@1.17.0"]);
         for (text, error) in [
             ("*", PatternError::Purl(PackageUrlError::Scheme)),
             ("pkg:*", PatternError::Purl(PackageUrlError::Type)),
