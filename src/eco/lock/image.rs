@@ -24,12 +24,17 @@ pub(super) fn parse(text: &str) -> Result<Locked, LockError> {
     Ok(locked)
 }
 
-/// The package URL of an image's repository (type `oci`): without version, as a catalogue has it.
+/// The package URL of an image (type `oci`): its digest is the version, its tag a qualifier.
 fn purl(image: Image) -> Result<PackageUrl, PackageUrlError> {
     let (host, repository) = match image.host {
         Some(host) => (host, image.repository),
         None => (USUAL.to_owned(), image.repository.in_library()),
     };
     let name = repository.as_str().rsplit('/').next().unwrap_or_default();
-    PackageUrl::of("oci", name, None, &[("repository_url", &format!("{host}/{repository}"))])
+    let place = format!("{host}/{repository}");
+    let place = ("repository_url", place.as_str());
+    match image.reference {
+        Reference::Digest(digest) => PackageUrl::of("oci", name, Some(&digest.to_string()), &[place]),
+        Reference::Tag(tag) => PackageUrl::of("oci", name, None, &[place, ("tag", &tag)]),
+    }
 }
