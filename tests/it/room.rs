@@ -6,6 +6,7 @@ mod commands;
 mod door;
 mod events;
 mod faults;
+mod federation;
 mod limits;
 mod node;
 mod sessions;
