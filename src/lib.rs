@@ -12,6 +12,7 @@ pub mod exchange;
 pub mod fetch;
 pub mod front;
 pub mod lan;
+pub mod members;
 pub mod peers;
 pub mod resolve;
 #[cfg(feature = "rooms")]

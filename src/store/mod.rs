@@ -13,6 +13,7 @@ mod commit;
 mod describe;
 mod format;
 mod incoming;
+mod listings;
 mod pages;
 mod records;
 mod scrub;
@@ -36,6 +37,7 @@ pub use budget::{Budget, Freed, Space};
 pub use commit::Facts;
 pub use describe::Description;
 pub use incoming::Incoming;
+pub use listings::{Listing, RoomKey};
 pub use pages::{Page, PageHead};
 pub use scrub::{Damage, Report};
 pub use stored::{Stored, read_cached};
@@ -52,7 +54,7 @@ const TOUCHES: usize = 4096;
 /// fjall's block cache in bytes: the whole node is to idle under 20 MiB.
 const CACHE_BYTES: u64 = 4 << 20;
 
-/// fjall's memtable of one keyspace in bytes: seven of them, and the whole node is to idle under 20 MiB.
+/// fjall's memtable of one keyspace in bytes: nine of them, and the whole node is to idle under 20 MiB.
 const MEMTABLE_BYTES: u64 = 1 << 20;
 
 /// fjall's journals in bytes, the least it allows.
@@ -92,6 +94,10 @@ struct Inner {
     /// page key → [`PageHead`], and page key → body.
     heads: Keyspace,
     bodies: Keyspace,
+    /// sha256 of a block of a catalogue → block.
+    catalogues: Keyspace,
+    /// sha256 of a file ‖ room ‖ peer whose catalogue has it.
+    listings: Keyspace,
     space: Mutex<budget::Counted>,
     touched: Mutex<HashMap<Sha256, UnixMillis>>,
     /// Artifacts between their file's renaming and their record.
@@ -133,6 +139,8 @@ impl Store {
                 names: keyspace("names")?,
                 heads: keyspace("heads")?,
                 bodies: keyspace("bodies")?,
+                catalogues: keyspace("catalogues")?,
+                listings: keyspace("listings")?,
                 artifacts,
                 db,
                 dir: dir.to_owned(),

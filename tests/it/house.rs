@@ -15,6 +15,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("exchange", &["base", "wire", "unixfs", "rt", "swarm", "store", "peers"]),
     ("room", &["base", "rt"]),
     ("store", &["base", "unixfs", "rt"]),
+    ("members", &["base", "catalogue", "wire", "rt", "store"]),
     ("upstream", &["base"]),
     ("resolve", &["base", "eco", "rt", "store", "upstream"]),
     ("fetch", &["base", "unixfs", "rt", "store", "upstream", "exchange", "peers"]),

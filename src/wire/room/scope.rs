@@ -45,6 +45,13 @@ impl Pattern {
         &self.0
     }
 
+    /// The same of all versions.
+    fn package(&self) -> String {
+        let (path, qualifiers) = self.0.split_at(self.0.find('?').unwrap_or(self.0.len()));
+        let package = path.split('@').next().unwrap_or_default();
+        format!("{package}{qualifiers}")
+    }
+
     /// Whether it means this package.
     pub fn matches(&self, purl: &PackageUrl) -> bool {
         let path = self.0.split('?').next().unwrap_or_default();
@@ -83,6 +90,8 @@ fn fits(pattern: &str, text: &str) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     exact: HashSet<String>,
+    /// The same without versions.
+    packages: HashSet<String>,
     patterns: Vec<Pattern>,
 }
 
@@ -110,6 +119,9 @@ impl Scope {
             return Err(RoomError::TooMany { what: "packages in the scope", limit: MOST_IN_SCOPE });
         }
         self.patterns.extend(starred);
+        let without_version =
+            |pattern: &Pattern| PackageUrl::parse(&pattern.0).ok().map(|p| p.package().to_string());
+        self.packages.extend(exact.iter().filter_map(without_version));
         self.exact.extend(exact.into_iter().map(|pattern| pattern.0));
         Ok(())
     }
@@ -119,6 +131,20 @@ impl Scope {
         self.exact.contains(purl.as_str())
             || self.exact.contains(purl.package().as_str())
             || self.patterns.iter().any(|pattern| pattern.matches(purl))
+    }
+
+    /// Whether the room mirrors any version of a package (a URL without version).
+    pub fn touches(&self, package: &PackageUrl) -> bool {
+        self.packages.contains(package.as_str())
+            || self.patterns.iter().any(|pattern| fits(&pattern.package(), package.as_str()))
+    }
+
+    /// The packages and patterns, in order.
+    pub fn patterns(&self) -> Vec<&str> {
+        let mut all: Vec<&str> =
+            self.exact.iter().map(String::as_str).chain(self.patterns.iter().map(Pattern::as_str)).collect();
+        all.sort_unstable();
+        all
     }
 
     /// How many packages and patterns.
@@ -194,7 +220,20 @@ mod tests {
             let mut scope = Scope::default();
             scope.add(scope_parts(&[Pattern::parse(pattern).unwrap()]).unwrap()[0].as_bytes()).unwrap();
             assert_eq!(scope.has(&purl), want, "{pattern} {purl}");
+            assert!(scope.touches(&purl.package()) || !want, "{pattern} {purl}");
         }
+        let mut scope = Scope::default();
+        let patterns = ["pkg:pypi/six@1.17.0", "pkg:pypi/corp-*@1.*"].map(|p| Pattern::parse(p).unwrap());
+        scope.add(scope_parts(&patterns).unwrap()[0].as_bytes()).unwrap();
+        for (package, want) in [
+            ("pkg:pypi/six", true),
+            ("pkg:pypi/corp-a", true),
+            ("pkg:pypi/sixer", false),
+            ("pkg:pypi/si", false),
+        ] {
+            assert_eq!(scope.touches(&PackageUrl::parse(package).unwrap()), want, "{package}");
+        }
+        assert_eq!(scope.patterns(), ["pkg:pypi/corp-*@1.*", "pkg:pypi/six@1.17.0"]);
         for (text, error) in [
             ("*", PatternError::Purl(PackageUrlError::Scheme)),
             ("pkg:*", PatternError::Purl(PackageUrlError::Type)),

@@ -1,0 +1,144 @@
+//! Another node's catalogue on its way here.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::base::{Cid, PeerId};
+use crate::catalogue::{Budget, CatalogueError, Pull, Root};
+
+use super::own::Blocks;
+use super::{MOST_PULLED, MOST_PULLED_TOGETHER, Members, MembersError};
+
+/// Blocks that are written at a time.
+const FLUSHED: usize = 256;
+
+/// A catalogue that is newer than what is here of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// In which room.
+    pub room: String,
+    /// Whose.
+    pub peer: PeerId,
+    /// Which.
+    pub root: Root,
+    /// What is here of it.
+    pub have: Option<Root>,
+}
+
+/// One that is being fetched. While it is held, [`Members::sweep`] does nothing.
+pub struct Pulling {
+    members: Members,
+    wanted: Wanted,
+    pull: Pull,
+    fresh: Vec<(Cid, Bytes)>,
+    _held: Arc<()>,
+}
+
+impl Members {
+    /// Catalogues of present members that are not here. Those that are too large are noted as such.
+    pub fn wanted(&self) -> Vec<Wanted> {
+        let mut rooms = self.lock();
+        let have = rooms.values().flat_map(|room| room.nodes.values().filter_map(|node| node.have));
+        let mut together: u64 = have.map(|root| root.entries).sum();
+        let mut found = Vec::new();
+        for room in rooms.values_mut() {
+            let present: Vec<PeerId> = room.present().map(|(peer, _)| *peer).collect();
+            for peer in present {
+                let Some(node) = room.nodes.get_mut(&peer) else { continue };
+                let Some((_, root)) = node.goal.filter(|(_, root)| node.have != Some(*root)) else {
+                    continue;
+                };
+                let more = root.entries.saturating_sub(node.have.map_or(0, |root| root.entries));
+                if root.entries > MOST_PULLED || together + more > MOST_PULLED_TOGETHER {
+                    node.trouble = Some(MembersError::TooLarge(root.entries).to_string());
+                    continue;
+                }
+                together += more;
+                found.push(Wanted { room: room.id.clone(), peer, root, have: node.have });
+            }
+        }
+        found
+    }
+
+    /// Begins to fetch one.
+    pub fn pull(&self, wanted: &Wanted) -> Pulling {
+        let budget = Budget::for_entries(wanted.root.entries);
+        Pulling {
+            members: self.clone(),
+            pull: Pull::new(wanted.have.as_ref(), &wanted.root, budget),
+            wanted: wanted.clone(),
+            fresh: Vec::new(),
+            _held: self.inner.pulls.clone(),
+        }
+    }
+
+    /// One could not be had, or is wrong.
+    pub fn failed(&self, wanted: &Wanted, why: &str) {
+        let mut rooms = self.lock();
+        let node = rooms.get_mut(&wanted.room).and_then(|room| room.nodes.get_mut(&wanted.peer));
+        if let Some(node) = node.filter(|node| node.goal.is_some_and(|(_, root)| root == wanted.root)) {
+            node.trouble = Some(why.chars().take(300).collect());
+        }
+    }
+}
+
+impl Pulling {
+    /// The next block to ask for; `None` when those asked for must come first, or all is here. Blocks on the disk.
+    pub fn next_block(&mut self) -> Result<Option<Cid>, MembersError> {
+        let store = self.members.inner.store.clone();
+        let blocks = Blocks::of(&store);
+        let fresh = &self.fresh;
+        let source = |cid: &Cid| {
+            let found = fresh.iter().rev().find(|(of, _)| of == cid).map(|(_, block)| block.clone());
+            found.or_else(|| blocks.get(cid))
+        };
+        let next = self.pull.next(&source);
+        blocks.judge(next)
+    }
+
+    /// A block that was asked for. [`CatalogueError::OtherBytes`] is its sender's fault, any other error that of
+    /// whoever signed the catalogue. Blocks on the disk.
+    pub fn got(&mut self, cid: &Cid, block: Bytes) -> Result<(), MembersError> {
+        let store = self.members.inner.store.clone();
+        let blocks = Blocks::of(&store);
+        let got = self.pull.got(cid, &block, &|cid| blocks.get(cid));
+        blocks.judge(got)?;
+        self.fresh.push((*cid, block));
+        match self.fresh.len() >= FLUSHED {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
+    /// Nobody sent it: it will be asked for again.
+    pub fn missed(&mut self, cid: &Cid) {
+        self.pull.failed(cid);
+    }
+
+    /// Whether all of it is here.
+    pub fn is_done(&self) -> bool {
+        self.pull.is_done()
+    }
+
+    /// Keeps it, and lists what it has. Blocks on the disk.
+    pub fn finish(mut self) -> Result<(), MembersError> {
+        if !self.is_done() {
+            return Err(CatalogueError::Absent(self.wanted.root.cid()).into());
+        }
+        self.flush()?;
+        let Wanted { room, peer, root, have } = &self.wanted;
+        let now = self.members.lock().get(room).and_then(|room| room.nodes.get(peer)).map(|node| node.have);
+        match now {
+            Some(now) if now == *have => self.members.has(room, peer, *have, root),
+            _ => Err(MembersError::Overtaken),
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), MembersError> {
+        let fresh = std::mem::take(&mut self.fresh);
+        let hashed =
+            fresh.into_iter().filter_map(|(cid, block)| Some((crate::base::sha256_of_cid(&cid)?, block)));
+        Ok(self.members.inner.store.put_catalogue_blocks(&hashed.collect::<Vec<_>>())?)
+    }
+}
