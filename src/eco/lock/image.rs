@@ -2,7 +2,7 @@
 
 use super::{LockError, Locked};
 use crate::base::{PackageUrl, PackageUrlError};
-use crate::eco::oci::{Image, Reference};
+use crate::eco::oci::{Image, Reference, repository_purl};
 
 /// Where an image is whose registry was not named.
 const USUAL: &str = "docker.io";
@@ -24,12 +24,10 @@ pub(super) fn parse(text: &str) -> Result<Locked, LockError> {
     Ok(locked)
 }
 
-/// The package URL of an image's repository (type `oci`): without version, as a catalogue has it.
+/// The package URL of an image's repository: without version, as a catalogue has it.
 fn purl(image: Image) -> Result<PackageUrl, PackageUrlError> {
-    let (host, repository) = match image.host {
-        Some(host) => (host, image.repository),
-        None => (USUAL.to_owned(), image.repository.in_library()),
-    };
-    let name = repository.as_str().rsplit('/').next().unwrap_or_default();
-    PackageUrl::of("oci", name, None, &[("repository_url", &format!("{host}/{repository}"))])
+    match image.host {
+        Some(host) => repository_purl(&host, &image.repository),
+        None => repository_purl(USUAL, &image.repository.in_library()),
+    }
 }
