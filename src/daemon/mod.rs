@@ -30,6 +30,7 @@ use crate::exchange::Exchange;
 use crate::fetch::{self, Fetch};
 use crate::front::{self, Door, Listener, Metrics, serve};
 use crate::lan::Services;
+use crate::members::{self, Members};
 use crate::resolve::images::{Images, Registry};
 use crate::resolve::{self, Index, Resolve};
 use crate::rt::{Clock, Executor, Gate, Lines, Tasks, Ticker};
@@ -109,6 +110,8 @@ pub struct Rooms {
     pub images: Images,
     /// Bytes.
     pub fetch: Fetch,
+    /// What members of rooms say.
+    pub members: Members,
     /// For blocking work on the disk.
     pub disk: Gate,
     /// The neighbours, of a running node that has a swarm.
@@ -150,6 +153,9 @@ impl Rooms {
         near: Option<(Swarm, Exchange)>,
     ) -> Result<Self> {
         let Ground { store, disk } = ground;
+        let own = near.as_ref().map(|(swarm, _)| swarm.peer_id());
+        let judged = members::Options { own, clock: tuning.clock.clone(), ..members::Options::default() };
+        let members = Members::open(store.clone(), judged)?;
         let client =
             Client::new(upstream::Options { proxy: config.proxy.clone(), ..tuning.upstream.clone() })?;
         let indexes = config.pypi.iter().map(index).collect::<Result<Vec<_>>>()?;
@@ -179,6 +185,7 @@ impl Rooms {
             disk: disk.clone(),
             net: Gate::new(QUESTIONS),
             tasks: flights.clone(),
+            members: Some(members.clone()),
         };
         // A gate of its own: registries that hang hold up no index.
         let theirs = resolve::Parts { net: Gate::new(QUESTIONS), ..parts.clone() };
@@ -190,6 +197,7 @@ impl Rooms {
             resolve,
             images,
             fetch,
+            members,
             disk,
             near,
             matrix: None,
