@@ -3,12 +3,17 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::Access;
 use serde::Serialize;
 
+use crate::base::{Protocol, is_near};
+use crate::members::Mode;
+use crate::wire::room::Allow;
+
 use super::index::looks_internal;
-use super::{Budget, Clients, Config, Origin, is_loopback};
+use super::{Budget, Clients, Config, Origin, Rooms, is_loopback};
 
 /// One remark.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -50,6 +55,7 @@ impl Config {
         self.check_registries(&mut found);
         self.check_apt(&mut found);
         self.check_freshness(&mut found);
+        self.check_rooms(&mut found);
         check_disk(self, &mut found);
         found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         found
@@ -202,7 +208,58 @@ impl Config {
             found.note("proxy is not used while offline".into());
         }
     }
+
+    fn check_rooms(&self, found: &mut Vec<Finding>) {
+        let rooms = &self.rooms;
+        if *rooms == Rooms::default() {
+            return;
+        }
+        if !self.near.swarm {
+            found.warning(
+                "[rooms] is of no use with swarm = false: members could neither be asked nor answered".into(),
+            );
+        }
+        if rooms.max_age < RENEWED {
+            found.warning(format!(
+                "[rooms] max_age is shorter than {} hours, the time after which members renew their word: it will seem \
+                 too old in between",
+                RENEWED.as_secs() / 3600
+            ));
+        }
+        for address in &rooms.advertise {
+            let near = address.iter().any(|part| match part {
+                Protocol::Ip4(ip) => is_near(ip.into()),
+                Protocol::Ip6(ip) => is_near(ip.into()),
+                _ => false,
+            });
+            if near && rooms.addresses == Allow::Global {
+                found.warning(format!(
+                    "[rooms] advertise: {address} is within a private network, where members dial only with addresses = \
+                     \"all\""
+                ));
+            }
+        }
+        if let Budget::Bytes(store) = self.store.budget
+            && rooms.mirror == Mode::Follow
+            && rooms.budget_bytes > store
+        {
+            found.warning(format!(
+                "[rooms] budget is {} bytes and that of the [store] {store}: what is fetched beforehand pushes out the \
+                 rest",
+                rooms.budget_bytes
+            ));
+        }
+        if rooms.pace.per_second > 10.0 {
+            found.note(
+                "[rooms] pace: a homeserver that is not told of it answers so many events with refusals"
+                    .into(),
+            );
+        }
+    }
 }
+
+/// How often members say anew what they said, at the least.
+const RENEWED: Duration = Duration::from_secs(12 * 3600);
 
 fn check_disk(config: &Config, found: &mut Vec<Finding>) {
     let data = config.data.display();

@@ -13,8 +13,10 @@ use crate::eco::pypi::NamePattern;
 use super::index::{default_name, http_url};
 use super::units::{Share, Size, Span};
 use super::{AptSource, BadUrl, Clients, Config, ConfigError, Index, Machine, Origin, Registry};
-use super::{near, oci};
+use super::{near, oci, rooms};
 use crate::base::{Multiaddr, PeerId, Secret};
+use crate::members::Mode;
+use crate::wire::room::Allow;
 
 /// Reads a file over the defaults. Paths in it are relative to its own directory.
 pub(super) fn read(path: &Path, machine: &Machine) -> Result<Config, ConfigError> {
@@ -45,6 +47,14 @@ pub(super) fn read(path: &Path, machine: &Machine) -> Result<Config, ConfigError
     d.near.listen = n.listen.into_iter().map(|address| address.0).collect();
     d.near.peers = n.peers.into_iter().map(|peer| peer.0).collect();
     d.near.allow = n.allow.into_iter().map(|peer| peer.0).collect();
+    let r = file.rooms;
+    set(&mut d.rooms.mirror, r.mirror.map(|mirror| mirror.0));
+    set(&mut d.rooms.budget_bytes, r.budget.map(|size| size.0));
+    set(&mut d.rooms.max_age, r.max_age.map(|span| span.0));
+    set(&mut d.rooms.addresses, r.addresses.map(|addresses| addresses.0));
+    d.rooms.advertise = r.advertise.0;
+    d.rooms.name = r.name.map(|name| name.0);
+    set(&mut d.rooms.pace, r.pace.map(|pace| pace.0));
     let private = file.apt.private;
     d.apt = file.apt.upstreams.map(|urls| {
         let source = |url: AptUrl| AptSource { private, origin: Origin::File(path.into()), ..url.0 };
@@ -137,6 +147,7 @@ struct File {
     freshness: FreshnessTable,
     log: LogTable,
     near: NearTable,
+    rooms: RoomsTable,
     apt: AptTable,
     pypi: Vec<toml::Spanned<IndexTable>>,
     oci: Vec<toml::Spanned<RegistryTable>>,
@@ -175,6 +186,33 @@ struct NearTable {
     listen: Vec<ListenAddress>,
     peers: Vec<PeerAddress>,
     allow: Vec<PeerName>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RoomsTable {
+    mirror: Option<MirrorWord>,
+    budget: Option<Size>,
+    max_age: Option<Span>,
+    addresses: Option<AddressesWord>,
+    advertise: Advertised,
+    name: Option<DisplayName>,
+    pace: Option<PaceTable>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(try_from = "Vec<AdvertisedAddress>")]
+struct Advertised(Vec<Multiaddr>);
+
+#[derive(Deserialize)]
+#[serde(try_from = "StatedPace")]
+struct PaceTable(rooms::Pace);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatedPace {
+    per_second: f64,
+    burst: u32,
 }
 
 #[derive(Default, Deserialize)]
@@ -262,13 +300,36 @@ macro_rules! read_by {
 }
 
 read_by! {
+    AddressesWord(Allow) = rooms::addresses;
+    AdvertisedAddress(Multiaddr) = rooms::advertised;
     AptUrl(AptSource) = apt_source;
+    DisplayName(String) = rooms::display_name;
     DomainName(String) = domain_name;
     HostName(String) = near::host_name;
     ListenAddress(Multiaddr) = near::listen_address;
+    MirrorWord(Mode) = rooms::mirror;
     PeerAddress((PeerId, Multiaddr)) = near::peer_address;
     PeerName(PeerId) = near::peer_id;
     RegistryHost(String) = oci::host;
+}
+
+impl TryFrom<Vec<AdvertisedAddress>> for Advertised {
+    type Error = String;
+    fn try_from(all: Vec<AdvertisedAddress>) -> Result<Self, String> {
+        match all.len() <= rooms::MOST_ADVERTISED {
+            true => Ok(Self(all.into_iter().map(|address| address.0).collect())),
+            false => {
+                Err(format!("{} addresses, {} are the most that are told", all.len(), rooms::MOST_ADVERTISED))
+            }
+        }
+    }
+}
+
+impl TryFrom<StatedPace> for PaceTable {
+    type Error = String;
+    fn try_from(stated: StatedPace) -> Result<Self, String> {
+        rooms::pace(stated.per_second, stated.burst).map(Self)
+    }
 }
 
 fn domain_name(text: &str) -> Result<String, String> {
@@ -541,6 +602,24 @@ const HEAD: &str = r##"# dpm's configuration. What is commented out shows the de
 # listen = ["/ip4/0.0.0.0/udp/4001/quic-v1", "/ip6/::/udp/4001/quic-v1"]
 # Peers that mDNS cannot find, as "/ip4/192.0.2.7/udp/4001/quic-v1/p2p/ID". (--peer)
 # peers = []
+
+[rooms]
+# How a Matrix room is used that `dpm room join` joins without --mirror: "lazy" takes from its members what a client
+# wants, "follow" fetches what they have beforehand, too, "off" takes nothing and only gives.
+# mirror = "lazy"
+# The most that is fetched beforehand because members have it, of all rooms that are followed.
+# budget = "10GB"
+# How old the word of a member may be. Nodes renew theirs every few hours.
+# max_age = "30d"
+# Which addresses of members are dialled, and which of its own this node tells: "global", or "all" with those of private
+# networks, where the members are in one.
+# addresses = "global"
+# Where this node is reached from outside when it cannot know that: a port that the router forwards.
+# advertise = []
+# What members read of this node; the default is the host's name.
+# name = "ada's laptop"
+# Events that the homeserver takes a second, and at once. The default is Synapse's; more only where yours allows it.
+# pace = { per_second = 0.2, burst = 10 }
 
 [apt]
 # What apt may ask dpm for as its proxy: http sources, as in apt's own list. Without it, those of this machine's apt.

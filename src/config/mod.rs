@@ -19,6 +19,7 @@ mod near;
 mod oci;
 mod pip_conf;
 mod registries_conf;
+mod rooms;
 mod units;
 mod uv_toml;
 
@@ -39,6 +40,7 @@ pub use learned::{LEARNED_TIME, Learned, load_learned, save_learned};
 pub use machine::{Machine, RUN_TIME, RunError};
 pub use near::{Near, Share};
 pub use oci::Registry;
+pub use rooms::{Pace as RoomPace, Rooms};
 
 pub use crate::front::Clients;
 
@@ -72,6 +74,8 @@ pub struct Config {
     pub log: Log,
     /// The nodes around.
     pub near: Near,
+    /// Matrix rooms, and what their members are to this node.
+    pub rooms: Rooms,
     /// The proxy on the way to upstreams; the environment's proxy variables are not used (dpm may be behind them).
     pub proxy: Option<Url>,
     /// Python indexes, in the order in which they are asked.
@@ -236,6 +240,7 @@ impl Config {
             },
             log: Log { requests: true },
             near: Near::default(),
+            rooms: Rooms::default(),
             proxy: None,
             pypi: Vec::new(),
             oci: Vec::new(),
@@ -285,6 +290,7 @@ impl fmt::Debug for Config {
             .field("freshness", &self.freshness)
             .field("log", &self.log)
             .field("near", &self.near)
+            .field("rooms", &self.rooms)
             .field("proxy", &self.proxy.as_ref().map(|proxy| without_userinfo(proxy).to_string()))
             .field("pypi", &self.pypi)
             .field("oci", &self.oci)

@@ -27,6 +27,8 @@ fn every_key() {
         "listen = '[::1]:80'\nnames = ['packages.example.org']\ndata = 'd'\noffline = true\nproxy = 'http://u:p@proxy.example.org:8080'\n\
          [store]\nbudget = '50GB'\nfree_margin = '2GiB'\n[freshness]\nttl = '1m'\nmax_ttl = '2m'\n\
          stale_while_revalidate = '3s'\nstale_if_error = '4d'\nnegative = '5s'\n[log]\nrequests = false\n\
+         [rooms]\nmirror = 'follow'\nbudget = '1GB'\nmax_age = '2d'\naddresses = 'all'\n\
+         advertise = ['/ip4/198.51.100.7/udp/4001/quic-v1']\nname = 'box'\npace = { per_second = 2, burst = 3 }\n\
          [apt]\nupstreams = ['http://deb.example.org/debian']\nprivate = true\n\
          [[pypi]]\nname = 'corp'\nurl = 'https://me@corp.example.org/simple'\nfiles = ['https://f.example.org/']\n\
          owns = ['Corp_*']\npassword_file = 'secret'\n[[pypi]]\nurl = 'https://index.example.org/simple/'\n\
@@ -39,6 +41,17 @@ fn every_key() {
     assert!(config.offline && !config.log.requests);
     assert_eq!(config.store, Store { budget: Budget::Bytes(50_000_000_000), free_margin_bytes: 2 << 30 });
     assert_eq!(config.freshness.stale_if_error, Duration::from_secs(4 * 86_400));
+    let rooms = Rooms {
+        mirror: crate::members::Mode::Follow,
+        budget_bytes: 1_000_000_000,
+        max_age: Duration::from_secs(2 * 86_400),
+        addresses: crate::wire::room::Allow::Near,
+        advertise: vec!["/ip4/198.51.100.7/udp/4001/quic-v1".parse().unwrap()],
+        name: Some("box".into()),
+        pace: RoomPace { per_second: 2.0, burst: 3 },
+    };
+    assert_eq!(config.rooms, rooms);
+    assert_eq!(config.rooms.display_name(), "box");
     let [source] = config.apt.as_deref().unwrap() else { panic!("{:?}", config.apt) };
     assert_eq!((source.url.as_str(), source.private), ("http://deb.example.org/debian/", true));
     let [corp, public] = &config.pypi[..] else { panic!("{:?}", config.pypi) };
@@ -100,6 +113,28 @@ fn errors_name_the_line_and_what_was_meant() {
             "dpm.toml:2: upstreams: apt asks a proxy for http sources only: write http://, or leave it to apt \
              (Acquire::https::Proxy \"DIRECT\")",
         ),
+        (
+            "[rooms]\nmirror = 'eager'",
+            "dpm.toml:2: mirror: \"eager\" is no way to mirror a room: off, lazy or follow",
+        ),
+        (
+            "[rooms]\naddresses = 'lan'",
+            "dpm.toml:2: addresses: \"lan\" are no addresses: \"global\" are those of the internet, \"all\" private \
+             networks', too",
+        ),
+        (
+            "[rooms]\nadvertise = ['198.51.100.7:4001']",
+            "dpm.toml:2: advertise: \"198.51.100.7:4001\" is no address that members can dial, as \
+             /ip4/198.51.100.7/udp/4001/quic-v1 is",
+        ),
+        (
+            "[rooms]\npace = { per_second = 0, burst = 10 }",
+            "dpm.toml:2: pace: both are above 0, as { per_second = 0.2, burst = 10 } says",
+        ),
+        ("[rooms]\npace = { rate = 1 }", "dpm.toml:2: unknown key \"rate\"; there are per_second, burst"),
+        ("[rooms]\nname = ''", "dpm.toml:2: name: \"\" is no name to show: 1 to 64 bytes on one line"),
+        ("[rooms]\nbudget = '20%'", "dpm.toml:2: budget: \"20%\" is no size, as \"50GB\" and \"500MiB\" are"),
+        ("[rooms]\nmirrors = 'off'", "dpm.toml:2: unknown key \"mirrors\"; did you mean \"mirror\"?"),
         (
             "[[pypi]]\nname = 'A/b'\nurl = 'https://example.org'",
             "dpm.toml:1: name \"A/b\" is not made of a-z, 0-9, '-', '_' and '.'",
@@ -204,6 +239,7 @@ fn default_file() {
     full.pypi.clear();
     assert_eq!(std::mem::take(&mut full.names), ["packages.example.org"]);
     assert_eq!(full.apt.take().map(|sources| sources.len()), Some(1));
+    assert_eq!(full.rooms.name.take().as_deref(), Some("ada's laptop"));
     // Where the swarm listens by default is no list: a port that is taken is replaced.
     assert_eq!(std::mem::take(&mut full.near.listen).len(), 2);
     assert_eq!(format!("{full:?}"), format!("{bare:?}"));
@@ -305,6 +341,28 @@ fn findings() {
         (
             format!("[apt]\nupstreams = ['http://127.0.0.1:3142/debian']\n{INDEX}"),
             vec![(Severity::Error, "itself")],
+        ),
+        (format!("[rooms]\nmirror = 'follow'\n{INDEX}"), vec![]),
+        (
+            format!("[near]\nswarm = false\n[rooms]\nmirror = 'follow'\n{INDEX}"),
+            vec![(Severity::Warning, "of no use with swarm = false")],
+        ),
+        (format!("[rooms]\nmax_age = '1h'\n{INDEX}"), vec![(Severity::Warning, "shorter than 12 hours")]),
+        (
+            format!("[rooms]\nadvertise = ['/ip4/10.0.0.7/udp/4001/quic-v1']\n{INDEX}"),
+            vec![(Severity::Warning, "within a private network")],
+        ),
+        (
+            format!("[rooms]\naddresses = 'all'\nadvertise = ['/ip4/10.0.0.7/udp/4001/quic-v1']\n{INDEX}"),
+            vec![],
+        ),
+        (
+            format!("[store]\nbudget = '1GB'\n[rooms]\nmirror = 'follow'\nbudget = '2GB'\n{INDEX}"),
+            vec![(Severity::Warning, "pushes out the rest")],
+        ),
+        (
+            format!("[rooms]\npace = {{ per_second = 50, burst = 100 }}\n{INDEX}"),
+            vec![(Severity::Note, "not told of it")],
         ),
         (format!("[freshness]\nttl = '1h'\n{INDEX}"), vec![(Severity::Warning, "longer than max_ttl")]),
     ];

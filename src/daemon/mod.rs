@@ -35,7 +35,7 @@ use crate::resolve::images::{Images, Registry};
 use crate::resolve::{self, Index, Resolve};
 use crate::rt::{Clock, Executor, Gate, Lines, Tasks, Ticker};
 use crate::store::{self, Store};
-use crate::swarm::Swarm;
+use crate::swarm::{Identity, Swarm};
 use crate::upstream::{self, Client, Credentials, Protocol, Site};
 
 pub use admin::{Admin, Order};
@@ -110,12 +110,12 @@ pub struct Rooms {
     pub images: Images,
     /// Bytes.
     pub fetch: Fetch,
-    /// What members of rooms say.
-    pub members: Members,
     /// For blocking work on the disk.
     pub disk: Gate,
     /// The neighbours, of a running node that has a swarm.
     pub near: Option<(Swarm, Exchange)>,
+    /// What the members of rooms say, as far as it was kept.
+    pub members: Members,
     /// Matrix rooms, of a running node that was built with them.
     matrix: Option<Matrix>,
     clock: Clock,
@@ -137,12 +137,24 @@ impl Ground {
         let store = Store::open(&config.data, options)?;
         Ok(Self { store, disk: Gate::new(limits::DISK_OPERATIONS) })
     }
+
+    fn members(&self, config: &Config, tuning: &Tuning, own: Option<PeerId>) -> Result<Members> {
+        let options = members::Options {
+            own,
+            allow: config.rooms.addresses,
+            max_age: config.rooms.max_age,
+            clock: tuning.clock.clone(),
+        };
+        Ok(Members::open(self.store.clone(), options)?)
+    }
 }
 
 impl Rooms {
     /// Opens the rooms of a node without neighbours; flights and questions run in `flights`.
     pub fn open(config: &Config, tuning: &Tuning, flights: &Tasks) -> Result<Self> {
-        Self::build(Ground::open(config, tuning)?, config, tuning, flights, None)
+        let ground = Ground::open(config, tuning)?;
+        let members = ground.members(config, tuning, None)?;
+        Self::build(ground, config, tuning, flights, None, members)
     }
 
     fn build(
@@ -151,11 +163,9 @@ impl Rooms {
         tuning: &Tuning,
         flights: &Tasks,
         near: Option<(Swarm, Exchange)>,
+        members: Members,
     ) -> Result<Self> {
         let Ground { store, disk } = ground;
-        let own = near.as_ref().map(|(swarm, _)| swarm.peer_id());
-        let judged = members::Options { own, clock: tuning.clock.clone(), ..members::Options::default() };
-        let members = Members::open(store.clone(), judged)?;
         let client =
             Client::new(upstream::Options { proxy: config.proxy.clone(), ..tuning.upstream.clone() })?;
         let indexes = config.pypi.iter().map(index).collect::<Result<Vec<_>>>()?;
@@ -197,9 +207,9 @@ impl Rooms {
             resolve,
             images,
             fetch,
-            members,
             disk,
             near,
+            members,
             matrix: None,
             clock: tuning.clock.clone(),
         })
@@ -266,18 +276,17 @@ impl Daemon {
         let executor = Executor::start(EXECUTOR_THREADS)?;
         let (serving, background, flights) = (executor.tasks(), executor.tasks(), executor.tasks());
         let ground = Ground::open(config, &tuning)?;
-        let neighbours = match config.near.swarm {
-            true => Some(Neighbours::start(
-                &config.near,
-                &config.data,
-                !tuning.hidden,
-                &ground.store,
-                &ground.disk,
-            )?),
-            false => None,
+        let identity = config.near.swarm.then(|| near::identity(&config.data)).transpose()?;
+        let own = identity.as_ref().map(Identity::peer_id);
+        let members = ground.members(config, &tuning, own)?;
+        let neighbours = match identity {
+            Some(identity) => {
+                Some(Neighbours::start(&config.near, identity, !tuning.hidden, &ground.store, &ground.disk)?)
+            }
+            None => None,
         };
         let near = neighbours.as_ref().map(|n| (n.swarm().clone(), n.exchange().clone()));
-        let mut rooms = Rooms::build(ground, config, &tuning, &flights, near)?;
+        let mut rooms = Rooms::build(ground, config, &tuning, &flights, near, members)?;
         rooms.matrix = Matrix::start(config, &background)?;
         if config.learned != config::Learned::default() {
             config::save_learned(&config.data, &config.learned).context("keep what was learned")?;

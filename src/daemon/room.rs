@@ -108,9 +108,9 @@ mod client {
 
     use super::RoomOrder;
     use crate::base::Secret;
-    use crate::config::Config;
+    use crate::config::{self, Config};
     use crate::room::{
-        Client, Connection, Event, Kind, Login, NewRoom, Options, Proof, RoomError, RoomId, UserId,
+        Client, Connection, Event, Kind, Login, NewRoom, Options, Pace, Proof, RoomError, RoomId, UserId,
     };
     use crate::rt::Tasks;
 
@@ -140,6 +140,8 @@ mod client {
             let member_state = MEMBER_STATE.iter().map(|kind| Kind::parse(kind)).collect::<Result<_, _>>()?;
             let mut options = Options::new(PREFIX, member_state);
             options.proxy = config.proxy.clone();
+            let config::RoomPace { per_second, burst } = config.rooms.pace;
+            options.pace = Pace { per_second, burst };
             let (client, heard) = Client::start(&config.data.join("room"), options)?;
             tasks.spawn(async move {
                 let mut online = None;

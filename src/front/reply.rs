@@ -100,7 +100,8 @@ impl From<&ResolveError> for Reply {
             E::Lost(_) | E::Busy(_) | E::GivenUp(_) => (StatusCode::SERVICE_UNAVAILABLE, None),
             E::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
         };
-        Self::error(status, &e.to_string(), retry_after)
+        let reason = matches!(e, E::Disputed(_)).then_some("Members of a room contradict each other");
+        Self { reason, ..Self::error(status, &e.to_string(), retry_after) }
     }
 }
 
@@ -117,7 +118,8 @@ impl From<&FetchError> for Reply {
             E::NoRoom(_) | E::Busy(_) | E::GivenUp(_) => (StatusCode::SERVICE_UNAVAILABLE, None),
             E::Store(_) | E::Disk(..) => (StatusCode::INTERNAL_SERVER_ERROR, None),
         };
-        Self::error(status, &e.to_string(), retry_after)
+        let reason = matches!(e, E::NoMember(_)).then_some("No member of the room that has it can be reached");
+        Self { reason, ..Self::error(status, &e.to_string(), retry_after) }
     }
 }
 

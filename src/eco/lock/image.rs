@@ -2,7 +2,7 @@
 
 use super::{LockError, Locked};
 use crate::base::{PackageUrl, PackageUrlError};
-use crate::eco::oci::{Image, Reference, repository_purl};
+use crate::eco::oci::{Image, Reference};
 
 /// Where an image is whose registry was not named.
 const USUAL: &str = "docker.io";
@@ -24,10 +24,17 @@ pub(super) fn parse(text: &str) -> Result<Locked, LockError> {
     Ok(locked)
 }
 
-/// The package URL of an image's repository: without version, as a catalogue has it.
+/// The package URL of an image (type `oci`): its digest is the version, its tag a qualifier.
 fn purl(image: Image) -> Result<PackageUrl, PackageUrlError> {
-    match image.host {
-        Some(host) => repository_purl(&host, &image.repository),
-        None => repository_purl(USUAL, &image.repository.in_library()),
+    let (host, repository) = match image.host {
+        Some(host) => (host, image.repository),
+        None => (USUAL.to_owned(), image.repository.in_library()),
+    };
+    let name = repository.as_str().rsplit('/').next().unwrap_or_default();
+    let place = format!("{host}/{repository}");
+    let place = ("repository_url", place.as_str());
+    match image.reference {
+        Reference::Digest(digest) => PackageUrl::of("oci", name, Some(&digest.to_string()), &[place]),
+        Reference::Tag(tag) => PackageUrl::of("oci", name, None, &[place, ("tag", &tag)]),
     }
 }

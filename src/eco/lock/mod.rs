@@ -59,7 +59,8 @@ impl LockKind {
 /// What a lock file names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Locked {
-    /// Packages with their versions (images without), and every digest that is stated of any of their files.
+    /// Packages with their versions (images with their digest or tag), and every digest that is stated of any of their
+    /// files.
     pub packages: BTreeMap<PackageUrl, BTreeSet<Digest>>,
     /// What was passed over, and why.
     pub passed_over: Vec<(String, &'static str)>,
@@ -348,8 +349,8 @@ source = "git+https://git.example.org/forked#0123"
             LockKind::Images,
             IMAGES,
             &[
-                ("pkg:oci/alpine?repository_url=docker.io/library/alpine", 0),
-                ("pkg:oci/app?repository_url=ghcr.io/corp/app", 1),
+                ("pkg:oci/alpine?repository_url=docker.io/library/alpine&tag=3.20", 0),
+                (&format!("pkg:oci/app@sha256:{SHA256}?repository_url=ghcr.io/corp/app"), 1),
             ],
             &[],
         );

@@ -18,9 +18,9 @@ mod tests;
 
 pub use address::{Allow, MOST_ADDRESS_BYTES, MOST_ADDRESSES, Refusal, dialable};
 pub use index::{IndexNote, MOST_INDEXES};
-pub use node::NodeAdvert;
+pub use node::{MOST_NAME_BYTES, NodeAdvert};
 pub use packages::{MOST_ANNOUNCED, Packages};
-pub use scope::{MOST_PATTERNS, Pattern, PatternError, Scope, scope_parts};
+pub use scope::{MOST_PATTERNS, Pattern, PatternError, Scope, read_patterns, rearranged, scope_parts};
 pub use seen::{MOST_NODES, Mark, Seen, SeenError, Verdict};
 pub use sign::Context;
 
@@ -94,6 +94,11 @@ fn line(what: &'static str, text: String, limit: usize) -> Result<String, RoomEr
         true => Err(RoomError::Field { what, why: "control characters" }),
         false => Ok(text),
     }
+}
+
+/// Whether a text can be what people call a node.
+pub fn is_name(text: &str) -> bool {
+    line("name", text.to_owned(), MOST_NAME_BYTES).is_ok()
 }
 
 /// Why an event counts for nothing. It says what was wrong; who sent it is known to the caller.

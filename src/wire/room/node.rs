@@ -11,7 +11,7 @@ use crate::catalogue::Root;
 const DOMAIN: &str = "dpm-room-node-v1";
 
 /// Longest display name, and longest name of a program with its version, in bytes.
-const NAME_BYTES: usize = 64;
+pub const MOST_NAME_BYTES: usize = 64;
 
 /// Longest CID of a catalogue's root as text: base 32 has 59.
 const CID_TEXT_BYTES: usize = 128;
@@ -64,8 +64,8 @@ impl NodeAdvert {
         let advert = Self {
             peer,
             addresses: raw.addresses,
-            name: line("the name", raw.name, NAME_BYTES)?,
-            agent: line("the program", raw.agent, NAME_BYTES)?,
+            name: line("the name", raw.name, MOST_NAME_BYTES)?,
+            agent: line("the program", raw.agent, MOST_NAME_BYTES)?,
             catalogue: catalogue(raw.root, integer("entries", raw.entries)?)?,
             sequence: integer("sequence", raw.sequence)?,
             time_ms: integer("time", raw.time)?,
@@ -83,8 +83,8 @@ impl NodeAdvert {
         sign: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
     ) -> Result<String, RoomError> {
         self.check()?;
-        line("the name", self.name.clone(), NAME_BYTES)?;
-        line("the program", self.agent.clone(), NAME_BYTES)?;
+        line("the name", self.name.clone(), MOST_NAME_BYTES)?;
+        line("the program", self.agent.clone(), MOST_NAME_BYTES)?;
         for (what, number) in [("sequence", self.sequence), ("time", self.time_ms)] {
             integer(what, number)?;
         }

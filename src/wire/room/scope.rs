@@ -1,6 +1,7 @@
 //! What a room mirrors: package URLs, and patterns of them. Only these are ever advertised in it.
 
-use std::collections::HashSet;
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,8 @@ const MOST_IN_SCOPE: usize = 100_000;
 
 /// A package URL in which `*` stands for any characters, none included.
 ///
-/// Without a version it means every version.
+/// Without a version it means every version. An image's digest or tag says which one a mirror is to have; what may be
+/// told of are all of its repository, since layers belong to no one image.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pattern(String);
 
@@ -45,20 +47,42 @@ impl Pattern {
         &self.0
     }
 
-    /// The same of all versions.
+    /// Whether it means more than one package.
+    pub fn has_stars(&self) -> bool {
+        self.0.contains('*')
+    }
+
+    /// The same of all versions: without a version, an image's digest or its tag.
     fn package(&self) -> String {
         let (path, qualifiers) = self.0.split_at(self.0.find('?').unwrap_or(self.0.len()));
         let package = path.split('@').next().unwrap_or_default();
-        format!("{package}{qualifiers}")
+        if !self.is_image() {
+            return format!("{package}{qualifiers}");
+        }
+        let kept: Vec<_> = qualifiers.split(['?', '&']).filter(|q| !q.starts_with("tag=")).collect();
+        format!("{package}{}", kept.join("&").replacen('&', "?", 1))
+    }
+
+    fn is_image(&self) -> bool {
+        self.0.starts_with("pkg:oci/")
     }
 
     /// Whether it means this package.
     pub fn matches(&self, purl: &PackageUrl) -> bool {
+        if self.is_image() {
+            return fits(&self.package(), purl.as_str());
+        }
         let path = self.0.split('?').next().unwrap_or_default();
         match path.contains('@') {
             true => fits(&self.0, purl.as_str()),
             false => fits(&self.0, purl.package().as_str()),
         }
+    }
+}
+
+impl Borrow<str> for Pattern {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
@@ -89,8 +113,8 @@ fn fits(pattern: &str, text: &str) -> bool {
 /// All that a room mirrors: what its scope events say together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
-    exact: HashSet<String>,
-    /// The same without versions.
+    exact: BTreeSet<Pattern>,
+    /// The same without versions, and images without digest or tag.
     packages: HashSet<String>,
     patterns: Vec<Pattern>,
 }
@@ -105,13 +129,12 @@ impl Scope {
     /// Reads one event's content and adds what it says. Whether its sender may say so is the room's power levels' to
     /// decide. Adds nothing when anything is wrong with it.
     pub fn add(&mut self, json: &[u8]) -> Result<(), RoomError> {
-        let raw: Raw = read(json)?;
-        if raw.packages.len() > MOST_PATTERNS {
-            return Err(RoomError::TooMany { what: "patterns in an event", limit: MOST_PATTERNS });
-        }
-        let patterns = raw.packages.iter().map(|text| Pattern::parse(text));
-        let patterns = patterns.collect::<Result<Vec<_>, _>>()?;
-        let (starred, exact): (Vec<_>, Vec<_>) = patterns.into_iter().partition(|p| p.0.contains('*'));
+        self.extend(read_patterns(json)?)
+    }
+
+    /// Adds these, or none of them when they are too many.
+    pub fn extend(&mut self, patterns: impl IntoIterator<Item = Pattern>) -> Result<(), RoomError> {
+        let (starred, exact): (Vec<_>, Vec<_>) = patterns.into_iter().partition(Pattern::has_stars);
         if self.patterns.len() + starred.len() > MOST_WITH_STARS {
             return Err(RoomError::TooMany { what: "patterns with stars", limit: MOST_WITH_STARS });
         }
@@ -119,17 +142,17 @@ impl Scope {
             return Err(RoomError::TooMany { what: "packages in the scope", limit: MOST_IN_SCOPE });
         }
         self.patterns.extend(starred);
-        let without_version =
-            |pattern: &Pattern| PackageUrl::parse(&pattern.0).ok().map(|p| p.package().to_string());
-        self.packages.extend(exact.iter().filter_map(without_version));
-        self.exact.extend(exact.into_iter().map(|pattern| pattern.0));
+        self.packages.extend(exact.iter().map(Pattern::package));
+        self.exact.extend(exact);
         Ok(())
     }
 
     /// Whether the room mirrors this package.
     pub fn has(&self, purl: &PackageUrl) -> bool {
-        self.exact.contains(purl.as_str())
-            || self.exact.contains(purl.package().as_str())
+        let is_exact = |text: &str| self.exact.contains(text);
+        is_exact(purl.as_str())
+            || is_exact(purl.package().as_str())
+            || purl.kind() == "oci" && self.packages.contains(purl.as_str())
             || self.patterns.iter().any(|pattern| pattern.matches(purl))
     }
 
@@ -142,7 +165,7 @@ impl Scope {
     /// The packages and patterns, in order.
     pub fn patterns(&self) -> Vec<&str> {
         let mut all: Vec<&str> =
-            self.exact.iter().map(String::as_str).chain(self.patterns.iter().map(Pattern::as_str)).collect();
+            self.exact.iter().map(Pattern::as_str).chain(self.patterns.iter().map(Pattern::as_str)).collect();
         all.sort_unstable();
         all
     }
@@ -158,24 +181,91 @@ impl Scope {
     }
 }
 
+/// The patterns of one event.
+pub fn read_patterns(json: &[u8]) -> Result<Vec<Pattern>, RoomError> {
+    let raw: Raw = read(json)?;
+    if raw.packages.len() > MOST_PATTERNS {
+        return Err(RoomError::TooMany { what: "patterns in an event", limit: MOST_PATTERNS });
+    }
+    Ok(raw.packages.iter().map(|text| Pattern::parse(text)).collect::<Result<_, _>>()?)
+}
+
 /// Contents of as many scope events as these take, each within [`MOST_WRITTEN_BYTES`]; one for none.
 pub fn scope_parts(patterns: &[Pattern]) -> Result<Vec<String>, RoomError> {
-    let mut parts = vec![Raw { version: VERSION, packages: Vec::new() }];
-    let mut bytes = 0;
+    let mut parts = vec![Part::default()];
     for pattern in patterns {
-        // Quotes and a comma; a package URL has nothing to escape.
-        let more = pattern.0.len() + 3;
-        if bytes + more > MOST_WRITTEN_BYTES - 64 {
-            parts.push(Raw { version: VERSION, packages: Vec::new() });
-            bytes = 0;
+        if !parts.last().is_some_and(|part| part.has_space(pattern)) {
+            parts.push(Part::default());
         }
-        bytes += more;
         if let Some(part) = parts.last_mut() {
-            part.packages.push(pattern.0.clone());
+            part.put(pattern.clone());
         }
     }
-    let text = |part| serde_json::to_string(&part).map_err(|e| RoomError::Json(e.to_string()));
-    parts.into_iter().map(text).collect()
+    parts.iter().map(Part::content).collect()
+}
+
+/// State key and content of the events that make a room's scope `wanted`, where `present` are those that it has, by
+/// their keys. As few as that takes: what stands in an event stays there. One of which nothing is left is `{}`.
+pub fn rearranged(
+    present: &BTreeMap<String, Vec<Pattern>>,
+    wanted: &BTreeSet<Pattern>,
+) -> Result<Vec<(String, String)>, RoomError> {
+    let mut left = wanted.clone();
+    let mut parts: Vec<(String, Part, bool)> = Vec::new();
+    for (key, patterns) in present {
+        let mut part = Part::default();
+        patterns.iter().filter(|pattern| left.remove(*pattern)).for_each(|pattern| part.put(pattern.clone()));
+        let changed = part.patterns.len() != patterns.len();
+        parts.push((key.clone(), part, changed));
+    }
+    let mut keys = (0..).map(|n| format!("scope-{n}")).filter(|key| !present.contains_key(key));
+    let mut at = 0;
+    for pattern in left {
+        while parts.get(at).is_some_and(|(_, part, _)| !part.has_space(&pattern)) {
+            at += 1;
+        }
+        if at == parts.len() {
+            parts.push((keys.next().unwrap_or_default(), Part::default(), true));
+        }
+        let (_, part, changed) = &mut parts[at];
+        part.put(pattern);
+        *changed = true;
+    }
+    let changed = parts.into_iter().filter(|(.., changed)| *changed);
+    changed
+        .map(|(key, part, _)| match part.patterns.is_empty() {
+            true => Ok((key, "{}".to_owned())),
+            false => Ok((key, part.content()?)),
+        })
+        .collect()
+}
+
+/// What is to stand in one event.
+#[derive(Default)]
+struct Part {
+    patterns: Vec<Pattern>,
+    bytes: usize,
+}
+
+impl Part {
+    fn has_space(&self, pattern: &Pattern) -> bool {
+        self.bytes + Self::bytes(pattern) <= MOST_WRITTEN_BYTES - 64 && self.patterns.len() < MOST_PATTERNS
+    }
+
+    fn put(&mut self, pattern: Pattern) {
+        self.bytes += Self::bytes(&pattern);
+        self.patterns.push(pattern);
+    }
+
+    /// With quotes and a comma; a package URL has nothing to escape.
+    fn bytes(pattern: &Pattern) -> usize {
+        pattern.0.len() + 3
+    }
+
+    fn content(&self) -> Result<String, RoomError> {
+        let packages = self.patterns.iter().map(|pattern| pattern.0.clone()).collect();
+        serde_json::to_string(&Raw { version: VERSION, packages }).map_err(|e| RoomError::Json(e.to_string()))
+    }
 }
 
 /// Why a text is no pattern.
@@ -211,6 +301,26 @@ mod tests {
             ("pkg:npm/%40corp/*", "pkg:npm/%40corp/a@1", true),
             ("pkg:oci/*?repository_url=r.example.org/*", "pkg:oci/a?repository_url=r.example.org/b/a", true),
             ("pkg:oci/*?repository_url=r.example.org/*", "pkg:oci/a?repository_url=q.example.org/b/a", false),
+            (
+                "pkg:oci/a?repository_url=r.example.org/a&tag=1",
+                "pkg:oci/a?repository_url=r.example.org/a",
+                true,
+            ),
+            (
+                "pkg:oci/a@sha256:00?repository_url=r.example.org/a",
+                "pkg:oci/a?repository_url=r.example.org/a",
+                true,
+            ),
+            (
+                "pkg:oci/a?repository_url=r.example.org/a&tag=1",
+                "pkg:oci/b?repository_url=r.example.org/b",
+                false,
+            ),
+            (
+                "pkg:oci/*?repository_url=r.example.org/*&tag=1",
+                "pkg:oci/a?repository_url=r.example.org/a",
+                true,
+            ),
             ("pkg:pypi/*a*b*c", "pkg:pypi/xaybzc", true),
             ("pkg:pypi/*a*b*c", "pkg:pypi/xbyazc", false),
         ];
@@ -261,6 +371,41 @@ mod tests {
         assert!(scope.has(&PackageUrl::parse("pkg:pypi/package-77@1.77.0").unwrap()));
         assert!(!scope.has(&PackageUrl::parse("pkg:pypi/package-77@1.78.0").unwrap()));
         assert_eq!(scope_parts(&[]).unwrap(), [r#"{"version":1,"packages":[]}"#]);
+    }
+
+    #[test]
+    fn as_few_events_as_a_change_takes() {
+        let all = |range: std::ops::Range<u32>| -> BTreeSet<Pattern> {
+            range.map(|n| Pattern::parse(&format!("pkg:pypi/package-{n:05}@1")).unwrap()).collect()
+        };
+        let mut present = BTreeMap::new();
+        let apply = |present: &mut BTreeMap<_, _>, wanted: &BTreeSet<Pattern>| {
+            let changes = rearranged(present, wanted).unwrap();
+            for (key, content) in &changes {
+                match content.as_str() {
+                    "{}" => drop(present.remove(key)),
+                    content => drop(present.insert(key.clone(), read_patterns(content.as_bytes()).unwrap())),
+                }
+            }
+            let there: BTreeSet<_> = present.values().flatten().cloned().collect();
+            assert_eq!(there, *wanted);
+            changes.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        assert_eq!(apply(&mut present, &all(0..0)), [""; 0]);
+        let first = apply(&mut present, &all(0..4000));
+        assert_eq!(first, ["scope-0", "scope-1", "scope-2"]);
+        assert_eq!(apply(&mut present, &all(0..4000)), [""; 0], "there is nothing to change");
+        assert_eq!(apply(&mut present, &all(0..4001)), ["scope-2"], "where there is space");
+        assert_eq!(apply(&mut present, &all(1..4001)), ["scope-0"]);
+        assert_eq!(apply(&mut present, &all(4000..4001)), ["scope-0", "scope-1", "scope-2"]);
+        assert_eq!(present.keys().collect::<Vec<_>>(), ["scope-2"]);
+        assert_eq!(apply(&mut present, &all(0..2000)), ["scope-2", "scope-0"]);
+        // Somebody else's key, and a pattern that stands twice.
+        present.insert("theirs".into(), all(0..10).into_iter().collect());
+        assert_eq!(apply(&mut present, &all(0..2000)), ["theirs"]);
+        let tiny: BTreeSet<_> = (0..5000).map(|n| Pattern::parse(&format!("pkg:a/{n:x}")).unwrap()).collect();
+        present.clear();
+        assert_eq!(apply(&mut present, &tiny).len(), 2, "no event has more than a reader takes");
     }
 
     #[test]
