@@ -3,7 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::base::{Access, Digest, PackageUrl, ROOM, Sha256};
+use bytes::Bytes;
+
+use crate::base::{Access, Cid, Digest, PackageUrl, ROOM, Sha256, sha256_of_cid};
 use crate::catalogue::{self, Entry};
 use crate::eco::oci::{MANIFEST_BYTES, Manifest, Place, Repository, reference_digest, repository_of, repository_purl};
 use crate::eco::pypi::{Project, ProjectName};
@@ -42,6 +44,12 @@ struct Pages(Vec<(ProjectName, Option<Page>)>);
 type Page = (Project, Access);
 
 impl Look {
+    /// A block of a catalogue.
+    pub(super) fn block(&self, cid: &Cid) -> Option<Bytes> {
+        let found = self.store.catalogue_block(&sha256_of_cid(cid)?);
+        found.inspect_err(|e| log::error!("a catalogue's block: {e}")).ok().flatten()
+    }
+
     /// The entries of these artifacts. Those that are gone, are nobody's business, or of no ecosystem that is
     /// catalogued have none.
     pub(super) fn entries(&self, artifacts: &[Sha256], how: How) -> Result<Vec<Entry>, StoreError> {
@@ -95,14 +103,10 @@ impl Look {
 
     /// What this node says of the same bytes in some room.
     fn listed_already(&self, bare: &Entry) -> Option<Entry> {
-        let source = |cid: &crate::base::Cid| {
-            let hash = crate::base::sha256_of_cid(cid)?;
-            self.store.catalogue_block(&hash).ok().flatten()
-        };
         let rooms = self.members.ids();
         let mut roots = rooms.iter().filter(|room| self.members.in_scope(room, &bare.purl));
         let first = self.members.own(roots.next()?)?;
-        let known = catalogue::find(&first, &bare.purl, &bare.file, &source).ok().flatten()?;
+        let known = catalogue::find(&first, &bare.purl, &bare.file, &|cid| self.block(cid)).ok().flatten()?;
         let same = (known.size, known.root, &known.digests) == (bare.size, bare.root, &bare.digests);
         same.then_some(known)
     }
@@ -215,15 +219,11 @@ impl Look {
 
     /// The files of a project that this node lists in some room.
     pub(super) fn own_files(&self, project: &ProjectName) -> HashSet<Sha256> {
-        let source = |cid: &crate::base::Cid| {
-            let hash = crate::base::sha256_of_cid(cid)?;
-            self.store.catalogue_block(&hash).ok().flatten()
-        };
         let Ok(package) = PackageUrl::of("pypi", project.as_str(), None, &[]) else { return HashSet::new() };
         let mut found = HashSet::new();
         for root in self.members.ids().iter().filter_map(|room| self.members.own(room)) {
             let mut budget = catalogue::Budget::for_entries(root.entries);
-            match catalogue::of_package(&root, &package, &source, &mut budget) {
+            match catalogue::of_package(&root, &package, &|cid| self.block(cid), &mut budget) {
                 Ok(entries) => found.extend(entries.iter().filter_map(Entry::sha256)),
                 Err(e) => log::warn!("this node's own catalogue: {e}"),
             }

@@ -13,11 +13,13 @@ mod entry;
 mod follow;
 mod hear;
 mod look;
+mod notes;
 mod own;
 mod pull;
 mod rhythm;
 mod share;
 mod standing;
+mod tell;
 mod telling;
 
 use std::collections::HashMap;
@@ -127,6 +129,10 @@ struct Inner {
     rescope: AtomicBool,
     /// Failures are to be forgotten.
     hurry: AtomicBool,
+    /// What others told of index pages.
+    notes: Mutex<notes::Told>,
+    /// Who this node is, if it has anything to tell.
+    own_peer: Option<PeerId>,
     /// What rooms have of this node, where that was looked up anew.
     told: Mutex<HashMap<String, Option<NodeAdvert>>>,
 }
@@ -153,6 +159,8 @@ impl Mirror {
             follows: Bell::default(),
             rescope: AtomicBool::new(false),
             hurry: AtomicBool::new(false),
+            notes: Mutex::default(),
+            own_peer: near.as_ref().map(|near| near.swarm.peer_id()),
             told: Mutex::default(),
         });
         tasks.spawn(hear::run(inner.clone(), heard));
