@@ -9,10 +9,11 @@ use rustix::fs::Access;
 use serde::Serialize;
 
 use crate::base::{Protocol, is_near};
+use crate::members::Mode;
 use crate::wire::room::Allow;
 
 use super::index::looks_internal;
-use super::{Budget, Clients, Config, Origin, RoomMirror, Rooms, is_loopback};
+use super::{Budget, Clients, Config, Origin, Rooms, is_loopback};
 
 /// One remark.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -239,7 +240,7 @@ impl Config {
             }
         }
         if let Budget::Bytes(store) = self.store.budget
-            && rooms.mirror == RoomMirror::Follow
+            && rooms.mirror == Mode::Follow
             && rooms.budget_bytes > store
         {
             found.warning(format!(

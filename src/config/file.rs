@@ -15,6 +15,7 @@ use super::units::{Share, Size, Span};
 use super::{AptSource, BadUrl, Clients, Config, ConfigError, Index, Machine, Origin, Registry};
 use super::{near, oci, rooms};
 use crate::base::{Multiaddr, PeerId, Secret};
+use crate::members::Mode;
 use crate::wire::room::Allow;
 
 /// Reads a file over the defaults. Paths in it are relative to its own directory.
@@ -306,7 +307,7 @@ read_by! {
     DomainName(String) = domain_name;
     HostName(String) = near::host_name;
     ListenAddress(Multiaddr) = near::listen_address;
-    MirrorWord(rooms::Mirror) = rooms::mirror;
+    MirrorWord(Mode) = rooms::mirror;
     PeerAddress((PeerId, Multiaddr)) = near::peer_address;
     PeerName(PeerId) = near::peer_id;
     RegistryHost(String) = oci::host;

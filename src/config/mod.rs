@@ -40,7 +40,7 @@ pub use learned::{LEARNED_TIME, Learned, load_learned, save_learned};
 pub use machine::{Machine, RUN_TIME, RunError};
 pub use near::{Near, Share};
 pub use oci::Registry;
-pub use rooms::{Mirror as RoomMirror, Pace as RoomPace, Rooms};
+pub use rooms::{Pace as RoomPace, Rooms};
 
 pub use crate::front::Clients;
 

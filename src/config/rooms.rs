@@ -1,10 +1,9 @@
 //! What dpm is told of Matrix rooms.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use crate::base::{Multiaddr, Protocol};
+use crate::members::{MAX_AGE, Mode};
 use crate::wire::room::{Allow, MOST_ADDRESS_BYTES, MOST_ADDRESSES, MOST_NAME_BYTES, is_name};
 
 use super::near::listen_address;
@@ -13,7 +12,7 @@ use super::near::listen_address;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rooms {
     /// How a room is used that is joined without saying how.
-    pub mirror: Mirror,
+    pub mirror: Mode,
     /// The most that is fetched because members have it, of a room that is followed.
     pub budget_bytes: u64,
     /// How old the word of a member may be.
@@ -28,17 +27,6 @@ pub struct Rooms {
     pub pace: Pace,
 }
 
-/// How a room is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mirror {
-    /// This node tells what it has, and takes nothing.
-    Off,
-    /// What a client wants is taken from members.
-    Lazy,
-    /// Besides, what members have is fetched beforehand.
-    Follow,
-}
-
 /// How fast events are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
@@ -51,9 +39,9 @@ pub struct Pace {
 impl Default for Rooms {
     fn default() -> Self {
         Self {
-            mirror: Mirror::Lazy,
+            mirror: Mode::Lazy,
             budget_bytes: 10_000_000_000,
-            max_age: Duration::from_secs(30 * 24 * 3600),
+            max_age: MAX_AGE,
             addresses: Allow::Global,
             advertise: Vec::new(),
             name: None,
@@ -71,39 +59,8 @@ impl Rooms {
     }
 }
 
-impl Mirror {
-    /// As it is written.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Lazy => "lazy",
-            Self::Follow => "follow",
-        }
-    }
-}
-
-impl fmt::Display for Mirror {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Mirror {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let all = [Self::Off, Self::Lazy, Self::Follow];
-        all.into_iter().find(|mode| mode.as_str() == text).ok_or_else(|| {
-            format!(
-                "{text:?} is no way to use a room: \"lazy\" takes from members what a client wants, \"follow\" fetches \
-                 what they have beforehand, \"off\" takes nothing"
-            )
-        })
-    }
-}
-
 /// Reads [`Rooms::mirror`].
-pub(super) fn mirror(text: &str) -> Result<Mirror, String> {
+pub(super) fn mirror(text: &str) -> Result<Mode, String> {
     text.parse()
 }
 
@@ -181,10 +138,6 @@ mod tests {
 
     #[test]
     fn words() {
-        for mode in [Mirror::Off, Mirror::Lazy, Mirror::Follow] {
-            assert_eq!(mode.to_string().parse(), Ok(mode));
-        }
-        assert!("eager".parse::<Mirror>().is_err());
         assert_eq!((addresses("all"), addresses("global")), (Ok(Allow::Near), Ok(Allow::Global)));
         let long = "a".repeat(65);
         for (name, good) in [

@@ -42,7 +42,7 @@ fn every_key() {
     assert_eq!(config.store, Store { budget: Budget::Bytes(50_000_000_000), free_margin_bytes: 2 << 30 });
     assert_eq!(config.freshness.stale_if_error, Duration::from_secs(4 * 86_400));
     let rooms = Rooms {
-        mirror: RoomMirror::Follow,
+        mirror: crate::members::Mode::Follow,
         budget_bytes: 1_000_000_000,
         max_age: Duration::from_secs(2 * 86_400),
         addresses: crate::wire::room::Allow::Near,
@@ -115,8 +115,7 @@ fn errors_name_the_line_and_what_was_meant() {
         ),
         (
             "[rooms]\nmirror = 'eager'",
-            "dpm.toml:2: mirror: \"eager\" is no way to use a room: \"lazy\" takes from members what a client wants, \
-             \"follow\" fetches what they have beforehand, \"off\" takes nothing",
+            "dpm.toml:2: mirror: \"eager\" is no way to mirror a room: off, lazy or follow",
         ),
         (
             "[rooms]\naddresses = 'lan'",

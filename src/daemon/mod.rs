@@ -30,11 +30,12 @@ use crate::exchange::Exchange;
 use crate::fetch::{self, Fetch};
 use crate::front::{self, Door, Listener, Metrics, serve};
 use crate::lan::Services;
+use crate::members::{self, Members};
 use crate::resolve::images::{Images, Registry};
 use crate::resolve::{self, Index, Resolve};
 use crate::rt::{Clock, Executor, Gate, Lines, Tasks, Ticker};
 use crate::store::{self, Store};
-use crate::swarm::Swarm;
+use crate::swarm::{Identity, Swarm};
 use crate::upstream::{self, Client, Credentials, Protocol, Site};
 
 pub use admin::{Admin, Order};
@@ -113,6 +114,8 @@ pub struct Rooms {
     pub disk: Gate,
     /// The neighbours, of a running node that has a swarm.
     pub near: Option<(Swarm, Exchange)>,
+    /// What the members of rooms say, as far as it was kept.
+    pub members: Members,
     /// Matrix rooms, of a running node that was built with them.
     matrix: Option<Matrix>,
     clock: Clock,
@@ -134,12 +137,24 @@ impl Ground {
         let store = Store::open(&config.data, options)?;
         Ok(Self { store, disk: Gate::new(limits::DISK_OPERATIONS) })
     }
+
+    fn members(&self, config: &Config, tuning: &Tuning, own: Option<PeerId>) -> Result<Members> {
+        let options = members::Options {
+            own,
+            allow: config.rooms.addresses,
+            max_age: config.rooms.max_age,
+            clock: tuning.clock.clone(),
+        };
+        Ok(Members::open(self.store.clone(), options)?)
+    }
 }
 
 impl Rooms {
     /// Opens the rooms of a node without neighbours; flights and questions run in `flights`.
     pub fn open(config: &Config, tuning: &Tuning, flights: &Tasks) -> Result<Self> {
-        Self::build(Ground::open(config, tuning)?, config, tuning, flights, None)
+        let ground = Ground::open(config, tuning)?;
+        let members = ground.members(config, tuning, None)?;
+        Self::build(ground, config, tuning, flights, None, members)
     }
 
     fn build(
@@ -148,6 +163,7 @@ impl Rooms {
         tuning: &Tuning,
         flights: &Tasks,
         near: Option<(Swarm, Exchange)>,
+        members: Members,
     ) -> Result<Self> {
         let Ground { store, disk } = ground;
         let client =
@@ -192,6 +208,7 @@ impl Rooms {
             fetch,
             disk,
             near,
+            members,
             matrix: None,
             clock: tuning.clock.clone(),
         })
@@ -258,18 +275,17 @@ impl Daemon {
         let executor = Executor::start(EXECUTOR_THREADS)?;
         let (serving, background, flights) = (executor.tasks(), executor.tasks(), executor.tasks());
         let ground = Ground::open(config, &tuning)?;
-        let neighbours = match config.near.swarm {
-            true => Some(Neighbours::start(
-                &config.near,
-                &config.data,
-                !tuning.hidden,
-                &ground.store,
-                &ground.disk,
-            )?),
-            false => None,
+        let identity = config.near.swarm.then(|| near::identity(&config.data)).transpose()?;
+        let own = identity.as_ref().map(Identity::peer_id);
+        let members = ground.members(config, &tuning, own)?;
+        let neighbours = match identity {
+            Some(identity) => {
+                Some(Neighbours::start(&config.near, identity, !tuning.hidden, &ground.store, &ground.disk)?)
+            }
+            None => None,
         };
         let near = neighbours.as_ref().map(|n| (n.swarm().clone(), n.exchange().clone()));
-        let mut rooms = Rooms::build(ground, config, &tuning, &flights, near)?;
+        let mut rooms = Rooms::build(ground, config, &tuning, &flights, near, members)?;
         rooms.matrix = Matrix::start(config, &background)?;
         if config.learned != config::Learned::default() {
             config::save_learned(&config.data, &config.learned).context("keep what was learned")?;

@@ -40,7 +40,7 @@ impl Neighbours {
     /// Starts the swarm, finds and is found. A LAN that cannot be looked at is a warning: peers named by hand remain.
     pub(super) fn start(
         config: &config::Near,
-        data: &Path,
+        identity: Identity,
         discover: bool,
         store: &Store,
         disk: &Gate,
@@ -48,7 +48,7 @@ impl Neighbours {
         let executor = Executor::start(THREADS)?;
         let tasks = executor.tasks();
         let peers = Peers::default();
-        let (swarm, events) = start_swarm(config, data, &peers, &tasks)?;
+        let (swarm, events) = start_swarm(config, identity, &peers, &tasks)?;
         for (peer, address) in &config.peers {
             swarm.keep(*peer, vec![address.clone()]);
         }
@@ -140,8 +140,17 @@ pub(super) fn publish(config: &config::Config, address: SocketAddr, tasks: &Task
     }
 }
 
-fn start_swarm(config: &config::Near, data: &Path, peers: &Peers, tasks: &Tasks) -> Result<(Swarm, Events)> {
-    let key = Identity::load_or_create(&data.join(KEY)).context("this node's identity")?;
+/// Who this node is among peers.
+pub(super) fn identity(data: &Path) -> Result<Identity> {
+    Identity::load_or_create(&data.join(KEY)).context("this node's identity")
+}
+
+fn start_swarm(
+    config: &config::Near,
+    key: Identity,
+    peers: &Peers,
+    tasks: &Tasks,
+) -> Result<(Swarm, Events)> {
     let (share, allow, peers) = (config.share, config.allow.clone(), peers.clone());
     let named: Vec<PeerId> = config.peers.iter().map(|(peer, _)| *peer).collect();
     let networks = Networks::default();
