@@ -12,7 +12,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("swarm", &["base", "rt"]),
     ("lan", &["base", "rt"]),
     ("peers", &["base", "rt"]),
-    ("exchange", &["base", "wire", "unixfs", "rt", "swarm", "store", "peers"]),
+    ("exchange", &["base", "wire", "unixfs", "rt", "swarm", "store", "peers", "members"]),
     ("room", &["base", "rt"]),
     ("store", &["base", "unixfs", "rt"]),
     ("members", &["base", "catalogue", "wire", "rt", "store"]),
