@@ -50,7 +50,8 @@ pub(super) fn projects(filename: &str) -> Vec<ProjectName> {
     }
     let mut found: Vec<ProjectName> = pypi::project_of(filename).into_iter().collect();
     if !filename.ends_with(".whl") {
-        let longer = filename.match_indices('-').filter_map(|(at, _)| ProjectName::normalise(&filename[..at]).ok());
+        let longer =
+            filename.match_indices('-').filter_map(|(at, _)| ProjectName::normalise(&filename[..at]).ok());
         for project in longer {
             if pypi::version_of(filename, &project).is_some() && !found.contains(&project) {
                 found.push(project);
@@ -235,11 +236,23 @@ mod tests {
         // Clients would install it where it does not run.
         let endless = entry(&format!(r#","requires-python":">=3, {}""#, "!=3.0.*, ".repeat(80)));
         assert_eq!(of_file(&stored, &six, Listed::of(&endless, &stored)), None);
-        let other = Description { sha256: Sha256::of(b"other"), root: Some(raw_cid(Sha256::of(b"other"))), ..stored.clone() };
+        let other = Description {
+            sha256: Sha256::of(b"other"),
+            root: Some(raw_cid(Sha256::of(b"other"))),
+            ..stored.clone()
+        };
         let files = entry("");
-        assert_eq!(of_file(&other, &six, Listed::of(&files, &other)), None, "other bytes than the index says");
+        assert_eq!(
+            of_file(&other, &six, Listed::of(&files, &other)),
+            None,
+            "other bytes than the index says"
+        );
         let longer = Description { size: 8, ..stored.clone() };
-        assert_eq!(of_file(&longer, &six, Listed::of(&files, &longer)), None, "another size than the index says");
+        assert_eq!(
+            of_file(&longer, &six, Listed::of(&files, &longer)),
+            None,
+            "another size than the index says"
+        );
         let private = Description { private: true, ..stored.clone() };
         assert_eq!(of_file(&private, &six, Listed::of(&files, &private)), None, "kept apart");
         let idna = ProjectName::normalise("idna").unwrap();
@@ -251,7 +264,10 @@ mod tests {
         let sha512 = Digest::parse(Algorithm::Sha512, &"ab".repeat(64)).unwrap();
         let sha384 = Digest::parse(Algorithm::Sha384, &"cd".repeat(48)).unwrap();
         let md5 = Digest::parse(Algorithm::Md5, &"ef".repeat(16)).unwrap();
-        let stored = Description { digests: vec![sha512, md5, sha384], ..found("six-1.tar.gz", "https://e.example.org/x") };
+        let stored = Description {
+            digests: vec![sha512, md5, sha384],
+            ..found("six-1.tar.gz", "https://e.example.org/x")
+        };
         let six = ProjectName::normalise("six").unwrap();
         let made = of_file(&stored, &six, Listed::Not).unwrap();
         assert_eq!(made.digests, [stored.sha256.digest(), sha384, sha512]);
@@ -294,9 +310,15 @@ mod tests {
         }
         let purl = crate::eco::oci::repository_purl("ghcr.io", &piece.repository).unwrap();
         let made = of_piece(&manifest, &purl, &digest, Some("application/x".into())).unwrap();
-        assert_eq!((made.file.clone(), made.facts.media_type.as_deref()), (digest.to_string(), Some("application/x")));
+        assert_eq!(
+            (made.file.clone(), made.facts.media_type.as_deref()),
+            (digest.to_string(), Some("application/x"))
+        );
         let tag = of_tag(&made, "1.2").unwrap();
-        assert_eq!((tag.file.as_str(), &tag.digests, tag.purl.as_str()), ("1.2", &made.digests, purl.as_str()));
+        assert_eq!(
+            (tag.file.as_str(), &tag.digests, tag.purl.as_str()),
+            ("1.2", &made.digests, purl.as_str())
+        );
         assert_eq!(of_tag(&made, "../x"), None);
         assert_eq!(of_tag(&made, &digest.to_string()), None, "a digest is no tag");
         assert_eq!(of_piece(&Description { private: true, ..manifest }, &purl, &digest, None), None);

@@ -14,13 +14,13 @@ use crate::base::{Access, Artifact, PackageUrl, PeerId, ROOM, Sha256};
 use crate::catalogue::{self, Budget, Difference, Entry, Root};
 use crate::fetch::FetchError;
 use crate::members::Mode;
-use crate::store::{self, Description, StoreError};
 use crate::rt::UnixMillis;
+use crate::store::{self, Description, StoreError};
 
+use super::Inner;
 use super::backoff::Backoff;
 use super::look::mirrored_name;
 use super::share::{TURN, turn};
-use super::Inner;
 
 /// Files fetched at once: they share the lines with what clients want.
 const AT_ONCE: usize = 2;
@@ -133,7 +133,8 @@ impl Follow {
         let count = move || -> Result<HashMap<Sha256, u64>, StoreError> {
             let mut kept = HashMap::new();
             for sha256 in store.artifacts(usize::MAX)? {
-                if let Some(found) = store.describe(&sha256.digest())?.filter(|found| found.upstream == ROOM) {
+                if let Some(found) = store.describe(&sha256.digest())?.filter(|found| found.upstream == ROOM)
+                {
                     kept.insert(sha256, found.size);
                 }
             }
@@ -217,10 +218,6 @@ impl Follow {
             match verdict {
                 Ok(Verdict::Fetch) => {}
                 Ok(Verdict::Leave) => continue,
-                Ok(Verdict::Later(wait)) => {
-                    self.wait(waiting.room, waiting.entry, now + wait);
-                    continue;
-                }
                 Err(e) => {
                     log::error!("rooms: {}: {e}", waiting.entry.file);
                     continue;
@@ -280,7 +277,6 @@ impl Follow {
 enum Verdict {
     Fetch,
     Leave,
-    Later(Duration),
 }
 
 impl Inner {
@@ -309,11 +305,13 @@ impl Inner {
         let mut budget = Budget::for_entries(root.entries + before.map_or(0, |before| before.entries));
         match before {
             None => catalogue::walk(&root, &source, &mut budget, &mut take)?,
-            Some(before) => catalogue::diff(&before, &root, &source, &mut budget, &mut |difference| match difference {
-                Difference::Added(entry) => take(entry),
-                Difference::Changed { after, .. } => take(*after),
-                Difference::Removed(_) => {}
-            })?,
+            Some(before) => {
+                catalogue::diff(&before, &root, &source, &mut budget, &mut |difference| match difference {
+                    Difference::Added(entry) => take(entry),
+                    Difference::Changed { after, .. } => take(*after),
+                    Difference::Removed(_) => {}
+                })?
+            }
         }
         Ok(found)
     }
@@ -330,7 +328,7 @@ impl Inner {
             return Ok(Verdict::Leave);
         }
         let holders = self.members.holders(sha256);
-        if holders.iter().all(|holder| holder == own)
+        if holders.is_empty()
             || turn(own, &self.nodes(room), &holders, sha256).is_none()
             || self.is_disputed(entry, sha256)
         {
@@ -340,11 +338,7 @@ impl Inner {
         if self.look.is_denied(entry, &as_stored(entry, sha256))? {
             return Ok(Verdict::Leave);
         }
-        // Nobody who has it is there.
-        Ok(match self.fetch.is_offline_for(&holders) {
-            true => Verdict::Later(TURN),
-            false => Verdict::Fetch,
-        })
+        Ok(Verdict::Fetch)
     }
 
     /// Whether members say different things of it.

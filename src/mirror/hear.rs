@@ -118,7 +118,9 @@ impl Inner {
                     changed = true;
                     continue;
                 }
-                Event::State { room, .. } | Event::Timeline { room, .. } if !known.contains(room.as_str()) => {
+                Event::State { room, .. } | Event::Timeline { room, .. }
+                    if !known.contains(room.as_str()) =>
+                {
                     news.unknown.insert(room);
                     continue;
                 }
@@ -235,7 +237,9 @@ async fn enter_now(inner: &Arc<Inner>, room: &RoomId) -> Result<(), RoomError> {
             rescope |= members.hear_state(&id, sender, kind, &event.state_key, json) == Heard::Scope;
         }
         if let Some(own) = theirs.own_peer {
-            let said = nodes.iter().find_map(|event| own_word(&id, event.sender.as_str(), &event.state_key, &event.content, &own));
+            let said = nodes.iter().find_map(|event| {
+                own_word(&id, event.sender.as_str(), &event.state_key, &event.content, &own)
+            });
             theirs.told.lock().expect(LOCK).insert(id, said);
         }
         if rescope {

@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use crate::base::{Access, Cid, Digest, PackageUrl, ROOM, Sha256, sha256_of_cid};
 use crate::catalogue::{self, Entry};
-use crate::eco::oci::{MANIFEST_BYTES, Manifest, Place, Repository, reference_digest, repository_of, repository_purl};
+use crate::eco::oci::{
+    MANIFEST_BYTES, Manifest, Place, Repository, reference_digest, repository_of, repository_purl,
+};
 use crate::eco::pypi::{Project, ProjectName};
 use crate::members::Members;
 use crate::resolve::Resolve;
@@ -181,8 +183,13 @@ impl Look {
                     continue;
                 }
             };
-            let mut same = known.entries.into_iter().filter(|e| e.sha256() == Some(found.sha256) && e.size == found.size);
-            let Some(said) = same.find(|entry| entry.file == mirrored_file(&found.filename)) else { continue };
+            let mut same = known
+                .entries
+                .into_iter()
+                .filter(|e| e.sha256() == Some(found.sha256) && e.size == found.size);
+            let Some(said) = same.find(|entry| entry.file == mirrored_file(&found.filename)) else {
+                continue;
+            };
             if self.is_denied(&said, found)? {
                 continue;
             }
@@ -194,7 +201,7 @@ impl Look {
     /// Whether this node's own index says that a file has other bytes, or that its name is nobody else's.
     pub(super) fn is_denied(&self, said: &Entry, found: &Description) -> Result<bool, StoreError> {
         let Some(project) = project_of(&said.purl) else { return Ok(false) };
-        Ok(match self.resolve.stored_page(&project)? {
+        Ok(match self.resolve.listing(&project)? {
             Some((_, Access::Private)) => true,
             Some((page, Access::Public)) => matches!(Listed::of(&page.files, found), Listed::Otherwise),
             None => false,
@@ -209,7 +216,9 @@ impl Look {
             return Ok(false);
         };
         let index = self.resolve.access_of(&found.upstream);
-        let known = found.upstream == ROOM || index == Some(Access::Public) || self.registry(&found.upstream).is_some();
+        let known = found.upstream == ROOM
+            || index == Some(Access::Public)
+            || self.registry(&found.upstream).is_some();
         let is_tag = entry.purl.kind() == "oci" && reference_digest(&entry.file).is_err();
         match repository_of(&entry.purl).filter(|_| is_tag && known) {
             Some(place) => Ok(tags.mean(self, &place, entry)?),
@@ -257,7 +266,7 @@ impl Pages {
                 if self.0.len() >= PAGES {
                     self.0.remove(0);
                 }
-                self.0.push((project.clone(), resolve.stored_page(project)?));
+                self.0.push((project.clone(), resolve.listing(project)?));
                 self.0.len() - 1
             }
         };

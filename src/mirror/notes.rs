@@ -107,7 +107,11 @@ mod tests {
         assert_eq!(notes.take(&mut told, at(10)), [(purl(0), "a".into()), (purl(1), "b".into())]);
         assert_eq!(notes.due(), None);
         notes.changed(purl(5), "c".into(), at(10));
-        assert!(notes.due().unwrap() >= at(60), "not more than one a minute: {:?}", notes.due().unwrap() - start);
+        assert!(
+            notes.due().unwrap() >= at(60),
+            "not more than one a minute: {:?}",
+            notes.due().unwrap() - start
+        );
         told.heard(&purl(5), "c");
         assert_eq!(notes.take(&mut told, at(1000)), []);
         assert_eq!(notes.due(), None, "somebody else told it");

@@ -158,7 +158,8 @@ impl Own {
             true => gone.map_or(at, |gone| gone.max(at)),
             false => at,
         });
-        let said = self.tellings.values().filter_map(Telling::due).chain(self.notes.values().filter_map(Notes::due));
+        let said =
+            self.tellings.values().filter_map(Telling::due).chain(self.notes.values().filter_map(Notes::due));
         // What cannot be said yet is tried at the next tick.
         let said = said.min().map(|at| at.max(now + Duration::from_millis(50)));
         [gathered, said, Some(self.next_sweep), Some(now + TICK)].into_iter().flatten().min().unwrap_or(now)
@@ -237,7 +238,9 @@ impl Own {
             self.gathered = None;
             if !self.fresh.is_empty() {
                 let some: Vec<_> = self.fresh.iter().copied().take(AT_ONCE).collect();
-                some.iter().for_each(|sha256| drop(self.fresh.remove(sha256)));
+                for sha256 in &some {
+                    self.fresh.remove(sha256);
+                }
                 let theirs = self.inner.clone();
                 self.publish(move || theirs.put(&some, How::Anew)).await;
             } else if self.walk_from <= now {
@@ -351,7 +354,8 @@ impl Inner {
             Some(own) => catalogue::find(own, &entry.purl, &entry.file, &|cid| self.look.block(cid))?,
             None => None,
         };
-        let first_seen = known.as_ref().and_then(|known| known.first_seen).into_iter().chain(entry.first_seen).min();
+        let first_seen =
+            known.as_ref().and_then(|known| known.first_seen).into_iter().chain(entry.first_seen).min();
         let entry = Entry { first_seen, ..entry.clone() };
         Ok((known.as_ref() != Some(&entry)).then(|| Change::put(entry)))
     }
@@ -400,7 +404,12 @@ impl Inner {
         Ok(published)
     }
 
-    fn publish(&self, room: String, changes: Vec<Change>, published: &mut Published) -> Result<(), MembersError> {
+    fn publish(
+        &self,
+        room: String,
+        changes: Vec<Change>,
+        published: &mut Published,
+    ) -> Result<(), MembersError> {
         if changes.is_empty() {
             return Ok(());
         }

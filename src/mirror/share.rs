@@ -62,7 +62,10 @@ mod tests {
         let file = Sha256::of(b"file");
         assert_eq!(turn(&nodes[4], &nodes, &nodes[..3], &file), None);
         assert!(turn(&nodes[4], &nodes, &nodes[..2], &file).is_some());
-        assert!(turn(&nodes[4], &nodes, &[nodes[0], nodes[1], nodes[4]], &file).is_some(), "its own word is none");
+        assert!(
+            turn(&nodes[4], &nodes, &[nodes[0], nodes[1], nodes[4]], &file).is_some(),
+            "its own word is none"
+        );
         // Two in a room: both have everything.
         assert_eq!(turn(&nodes[1], &nodes[..2], &nodes[..1], &file), Some(Duration::ZERO));
         assert_eq!(turn(&nodes[1], &[], &nodes[..1], &file), Some(Duration::ZERO));

@@ -1,12 +1,20 @@
 //! What a node says of itself: where it is, and what it is called. Pure.
 
 use crate::base::{Multiaddr, PeerId};
-use crate::base::{Protocol, reach::{Region, region}};
+use crate::base::{
+    Protocol,
+    reach::{Region, region},
+};
 use crate::wire::room::{Allow, MOST_ADDRESSES, dialable};
 
 /// The addresses that members are told: those that the operator named, for he knows his router; then those of this
 /// machine that members dial. Near ones only where that is allowed, and this machine's own only where there is no other.
-pub(super) fn addresses(own: &PeerId, listeners: &[Multiaddr], named: &[Multiaddr], allow: Allow) -> Vec<String> {
+pub(super) fn addresses(
+    own: &PeerId,
+    listeners: &[Multiaddr],
+    named: &[Multiaddr],
+    allow: Allow,
+) -> Vec<String> {
     let mut found: Vec<(Rank, String)> = Vec::new();
     let named = named.iter().map(|address| (true, address));
     for (is_named, address) in named.chain(listeners.iter().map(|address| (false, address))) {
@@ -52,14 +60,21 @@ mod tests {
 
     #[track_caller]
     fn check(listeners: &[&str], named: &[&str], allow: Allow, want: &[&str]) {
-        let read = |all: &[&str]| all.iter().map(|a| format!("{a}/udp/1/quic-v1").parse().unwrap()).collect::<Vec<_>>();
+        let read = |all: &[&str]| {
+            all.iter().map(|a| format!("{a}/udp/1/quic-v1").parse().unwrap()).collect::<Vec<_>>()
+        };
         let want: Vec<_> = want.iter().map(|a| format!("{a}/udp/1/quic-v1")).collect();
-        assert_eq!(addresses(&PeerId::random(), &read(listeners), &read(named), allow), want, "{listeners:?} {named:?}");
+        assert_eq!(
+            addresses(&PeerId::random(), &read(listeners), &read(named), allow),
+            want,
+            "{listeners:?} {named:?}"
+        );
     }
 
     #[test]
     fn where_members_dial() {
-        let (public, v6, home, here) = ("/ip4/1.1.1.1", "/ip6/2606:4700::1", "/ip4/192.168.1.7", "/ip4/127.0.0.1");
+        let (public, v6, home, here) =
+            ("/ip4/1.1.1.1", "/ip6/2606:4700::1", "/ip4/192.168.1.7", "/ip4/127.0.0.1");
         let all = [here, home, v6];
         check(&all, &[], Allow::Global, &[v6]);
         check(&all, &[public], Allow::Global, &[public, v6]);

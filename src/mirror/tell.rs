@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::room::{Content, Kind, RoomError, RoomId};
-use crate::wire::room::{
-    Context, INDEX_EVENT, IndexNote, NODE_EVENT, NodeAdvert, PACKAGES_EVENT, Packages,
-};
+use crate::wire::room::{Context, INDEX_EVENT, IndexNote, NODE_EVENT, NodeAdvert, PACKAGES_EVENT, Packages};
 
 use super::notes::Notes;
 use super::telling::{Say, Standing, Telling};
@@ -51,8 +49,7 @@ pub(super) async fn tell(
             }),
             Say::Packages(added, removed) => {
                 let Some(root) = telling.root() else { return telling.does_not_fit(now) };
-                let packages =
-                    Packages { peer: near.swarm.peer_id(), root, sequence: 0, added, removed };
+                let packages = Packages { peer: near.swarm.peer_id(), root, sequence: 0, added, removed };
                 match self::packages(inner, near, room, packages).await {
                     Ok(Some(number)) => {
                         telling.said_packages(root, number, now);

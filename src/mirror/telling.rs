@@ -291,7 +291,11 @@ mod tests {
         }
 
         fn check(&mut self, at: Duration) {
-            self.telling.check(&Standing::default(), UnixMillis(START + at.as_millis() as u64), self.start + at);
+            self.telling.check(
+                &Standing::default(),
+                UnixMillis(START + at.as_millis() as u64),
+                self.start + at,
+            );
         }
     }
 
@@ -385,7 +389,9 @@ mod tests {
     fn clocks_and_heartbeats() {
         let mut room = Room::new(Some(advert(None, 1)), None);
         let day = HEARTBEAT.as_millis() as u64;
-        for (clock, says) in [(START, false), (START + day - 1, false), (START + day, true), (START - day, true), (0, true)] {
+        for (clock, says) in
+            [(START, false), (START + day - 1, false), (START + day, true), (START - day, true), (0, true)]
+        {
             room.telling.state.rest();
             room.telling.check(&Standing::default(), UnixMillis(clock), room.start);
             assert_eq!(room.telling.say(room.start) == Say::State, says, "{clock}");

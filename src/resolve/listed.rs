@@ -9,7 +9,7 @@ use super::{PageKey, Resolve};
 impl Resolve {
     /// The project's page as it is stored, however old, with who may know of it; `None` when there is none, or when the
     /// index that gave it is not configured any more. Blocks.
-    pub fn stored_page(&self, name: &ProjectName) -> Result<Option<(Project, Access)>, StoreError> {
+    pub fn listing(&self, name: &ProjectName) -> Result<Option<(Project, Access)>, StoreError> {
         let key = PageKey::Project(name.clone());
         let Some(page) = self.inner.store.page(&key.stored())?.filter(|page| page.head.found) else {
             return Ok(None);
