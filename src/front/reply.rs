@@ -118,7 +118,8 @@ impl From<&FetchError> for Reply {
             E::NoRoom(_) | E::Busy(_) | E::GivenUp(_) => (StatusCode::SERVICE_UNAVAILABLE, None),
             E::Store(_) | E::Disk(..) => (StatusCode::INTERNAL_SERVER_ERROR, None),
         };
-        let reason = matches!(e, E::NoMember(_)).then_some("No member of the room that has it can be reached");
+        let reason =
+            matches!(e, E::NoMember(_)).then_some("No member of the room that has it can be reached");
         Self { reason, ..Self::error(status, &e.to_string(), retry_after) }
     }
 }
