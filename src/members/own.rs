@@ -14,7 +14,7 @@ use super::room::Room;
 use super::{Members, MembersError, empty, keep};
 
 /// Entries that may change at once in one batch of the index. More is listed anew, piece by piece.
-const LISTED_AT_ONCE: u64 = 100_000;
+const LISTED_AT_ONCE: u64 = if cfg!(test) { 1000 } else { 100_000 };
 
 /// Blocks of a store, and what is being made on top of them.
 pub(super) struct Blocks<'a> {

@@ -15,6 +15,8 @@ const beside = createRequire(process.execPath)
 const { withBitswap } = beside('@helia/bitswap')
 const { withLibp2pLight } = beside('@helia/libp2p')
 const { unixfs } = beside('@helia/unixfs')
+const dagCbor = beside('@ipld/dag-cbor')
+const dagJson = beside('@ipld/dag-json')
 const { identify } = beside('@libp2p/identify')
 const { mdns } = beside('@libp2p/mdns')
 const { peerIdFromString } = beside('@libp2p/peer-id')
@@ -94,6 +96,15 @@ const commands = {
       cpu_seconds: (used.user + used.system) / 1e6,
       sha256: hash.digest('hex')
     }
+  },
+
+  async node ({ cid, timeout_seconds: limit = FETCH_SECONDS }) {
+    const block = CID.parse(cid)
+    if (block.code !== dagCbor.code) throw new Error(`${cid} is no DAG-CBOR`)
+    const pieces = []
+    for await (const piece of helia.blockstore.get(block, { signal: AbortSignal.timeout(limit * 1000) })) pieces.push(piece)
+    const bytes = Buffer.concat(pieces)
+    return { bytes: bytes.length, node: JSON.parse(dagJson.stringify(dagCbor.decode(bytes))) }
   },
 
   async ping ({ peer }) {

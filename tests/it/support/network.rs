@@ -1,9 +1,11 @@
-//! A network of machines that a test makes itself: a bridge, and namespaces with a cable to it each.
+//! A network of machines that a test makes itself: a bridge, and namespaces with a cable to it each; or a router with a
+//! cable to each, of which every one is a network of its own.
 //!
 //! Needs no root where users may make namespaces. Nothing of this machine's own network is touched.
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
+use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 
 use super::until;
@@ -18,6 +20,8 @@ pub struct Network {
 pub struct Machine {
     holder: Holder,
     pub number: u16,
+    /// The router that leads to others, if there is one.
+    router: Option<Ipv4Addr>,
 }
 
 /// A process that does nothing but keep a namespace alive.
@@ -54,20 +58,44 @@ impl Network {
                 "tc qdisc replace dev {device} root tbf rate {bits_per_second}bit burst 64kb latency 50ms"
             )
         };
-        self.switch.script(&shape(&format!("port{}", machine.number)));
+        self.switch.script(&shape(&machine.port()));
         machine.script(&shape("eth0"));
     }
 
     /// Adds a machine with the cable out.
     pub fn unplugged(&self, addresses: &[&str]) -> Machine {
+        let machine = self.add(addresses, None);
+        let port = machine.port();
+        self.switch.script(&format!("ip link set {port} master br0; ip link set {port} up"));
+        machine
+    }
+
+    /// Adds a machine on a network of its own, which a router joins to the others that were added so. Its address is
+    /// one of the internet's, [`Machine::address`].
+    #[allow(dead_code, reason = "benches/office.rs has no use for it")]
+    pub fn elsewhere(&self) -> Machine {
+        let number = u8::try_from(self.machines.get() + 1).expect("a few machines");
+        let [address, router] = [2, 1].map(|host| Ipv4Addr::new(5, 10, number, host));
+        let machine = self.add(&[&format!("{address}/24")], Some(router));
+        let port = machine.port();
+        self.switch.script(&format!(
+            "echo 1 >/proc/sys/net/ipv4/ip_forward; ip address add {router}/24 dev {port}; ip link set {port} up"
+        ));
+        machine.plug();
+        machine
+    }
+
+    /// A machine whose cable has one end in the switch, where nothing is done with it.
+    fn add(&self, addresses: &[&str], router: Option<Ipv4Addr>) -> Machine {
         let number = self.machines.get() + 1;
         self.machines.set(number);
         let mut unshare = self.switch.enter();
         unshare.extend(["unshare", "-n"].map(OsString::from));
-        let holder = Holder::start(unshare);
+        let machine = Machine { holder: Holder::start(unshare), number, router };
+        let holder = &machine.holder;
         self.switch.script(&format!(
-            "ip link add port{number} type veth peer name eth0 netns {}; \
-             ip link set port{number} master br0; ip link set port{number} up",
+            "ip link add {} type veth peer name eth0 netns {}",
+            machine.port(),
             holder.0.id()
         ));
         holder.script("ip link set lo up");
@@ -76,7 +104,7 @@ impl Network {
             let nodad = if address.contains(':') { "nodad" } else { "" };
             holder.script(&format!("ip address add {address} dev eth0 {nodad}"));
         }
-        Machine { holder, number }
+        machine
     }
 }
 
@@ -88,6 +116,27 @@ impl Machine {
             "ip link set eth0 up multicast on; \
              if ip -4 address show dev eth0 | grep -q inet; then ip route add 224.0.0.0/4 dev eth0; fi",
         );
+        if let Some(router) = self.router {
+            self.script(&format!("ip route add default via {router}"));
+        }
+    }
+
+    /// Pulls the cable out.
+    #[allow(dead_code, reason = "benches/office.rs has no use for it")]
+    pub fn unplug(&self) {
+        self.script("ip link set eth0 down");
+    }
+
+    /// Where a machine behind a router can be reached.
+    #[allow(dead_code, reason = "benches/office.rs has no use for it")]
+    pub fn address(&self) -> Ipv4Addr {
+        let [a, b, c, _] = self.router.expect("it is behind a router").octets();
+        Ipv4Addr::new(a, b, c, 2)
+    }
+
+    /// The switch's end of its cable.
+    fn port(&self) -> String {
+        format!("port{}", self.number)
     }
 
     /// The words that run a command there.

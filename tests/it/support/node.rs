@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dpm::base::{Multiaddr, PeerId, Sha256};
-use dpm::config::{Budget, Config, Freshness, Index, Learned, Log, Near, Origin, Store};
+use dpm::config::{Budget, Config, Freshness, Index, Learned, Log, Near, Origin, Rooms, Store};
 use dpm::daemon::{Admin, Daemon, Order, Tuning};
 use dpm::exchange::Exchange;
 use dpm::store::Description;
@@ -51,6 +51,7 @@ impl Node {
             freshness: Freshness::default(),
             log: Log { requests: false },
             near: Near { swarm: false, ..Near::default() },
+            rooms: Rooms::default(),
             proxy: None,
             pypi: indexes.collect(),
             oci: Vec::new(),

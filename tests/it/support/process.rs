@@ -14,6 +14,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Process {
     child: Child,
     pub url: String,
+    /// What it has said, for a failure's message.
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 /// `dpm` with these arguments and nothing of this machine's settings, without a swarm unless they name one.
@@ -115,7 +117,7 @@ impl Process {
             }
         });
         match receiver.recv_timeout(LIMIT) {
-            Ok(url) => Self { child, url },
+            Ok(url) => Self { child, url, log },
             Err(_) => {
                 let _ = child.kill();
                 panic!("the node did not start:\n{}", log.lock().unwrap().join("\n"));
@@ -161,6 +163,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log.lock().unwrap();
+            let tail = &log[log.len().saturating_sub(40)..];
+            eprintln!("{} said last:\n{}", self.url, tail.join("\n"));
+        }
         // Ended already, or ended now.
         let _ = self.child.kill();
         let _ = self.child.wait();
