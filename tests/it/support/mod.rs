@@ -3,6 +3,7 @@
 mod client;
 mod index;
 pub mod liar;
+pub mod member;
 pub mod network;
 mod node;
 pub mod process;
