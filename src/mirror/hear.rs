@@ -10,6 +10,7 @@ use futures_lite::future;
 
 use crate::base::PeerId;
 use crate::members::Heard;
+use crate::resolve::PageKey;
 use crate::room::{Connection, Content, Event, Kind, RoomError, RoomId, UserId};
 use crate::wire::room::{Context, IndexNote, NODE_EVENT, NodeAdvert, SCOPE_EVENT};
 
@@ -279,7 +280,7 @@ async fn in_time<T>(asking: impl Future<Output = Result<T, RoomError>>) -> Resul
 async fn hint(inner: &Arc<Inner>, note: IndexNote) {
     for (package, mark) in note.indexes {
         inner.notes.lock().expect(LOCK).heard(&package, &mark);
-        let Some(key) = super::notes::page_of(&package) else { continue };
+        let Some(key) = PageKey::of(&package) else { continue };
         match inner.look.resolve.hint(&key, &mark).await {
             Ok(outcome) => log::debug!("{} says that {key} changed: {outcome:?}", note.peer),
             Err(e) => log::debug!("{} says that {key} changed: {e}", note.peer),
