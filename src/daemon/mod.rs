@@ -2,6 +2,7 @@
 
 mod admin;
 mod carry;
+mod circle;
 mod control;
 mod gauges;
 mod get;
@@ -40,6 +41,7 @@ use crate::upstream::{self, Client, Credentials, Protocol, Site};
 
 pub use admin::{Admin, Order};
 pub use carry::{CarryError, Choice};
+pub use circle::Vicinity;
 use near::Neighbours;
 pub use prefetch::Prefetch;
 use room::Matrix;
@@ -81,6 +83,8 @@ pub struct Tuning {
     pub lines: Option<Lines>,
     /// Peers are those that are named: nothing is multicast.
     pub hidden: bool,
+    /// Which addresses count as near.
+    pub vicinity: Vicinity,
 }
 
 /// A running node. Dropping it without [`Daemon::stop`] stops it hard.
@@ -195,6 +199,7 @@ impl Rooms {
             disk: disk.clone(),
             net: Gate::new(QUESTIONS),
             tasks: flights.clone(),
+            members: Some(members.clone()),
         };
         // A gate of its own: registries that hang hold up no index.
         let theirs = resolve::Parts { net: Gate::new(QUESTIONS), ..parts.clone() };
@@ -279,9 +284,7 @@ impl Daemon {
         let own = identity.as_ref().map(Identity::peer_id);
         let members = ground.members(config, &tuning, own)?;
         let neighbours = match identity {
-            Some(identity) => {
-                Some(Neighbours::start(&config.near, identity, !tuning.hidden, &ground.store, &ground.disk)?)
-            }
+            Some(identity) => Some(Neighbours::start(&config.near, identity, &tuning, &ground, &members)?),
             None => None,
         };
         let near = neighbours.as_ref().map(|n| (n.swarm().clone(), n.exchange().clone()));
@@ -314,7 +317,7 @@ impl Daemon {
             }),
             admits: match config.near.lan && config.listen.ip().is_unspecified() {
                 true => {
-                    let networks = near::Networks::default();
+                    let networks = circle::Networks::default();
                     Box::new(move |client| networks.is_near(client))
                 }
                 false => Box::new(|_| true),

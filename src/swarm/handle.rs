@@ -41,6 +41,13 @@ pub enum Event {
         /// Where, without the peer id.
         address: Multiaddr,
     },
+    /// A connected peer has another connection more, or one fewer.
+    Moved {
+        /// Who.
+        peer: PeerId,
+        /// Where all its connections are, without the peer id.
+        addresses: Vec<Multiaddr>,
+    },
     /// A peer's last connection has gone.
     Disconnected {
         /// Who.
@@ -210,7 +217,7 @@ impl Swarm {
             let figures = figures.get(peer).copied().unwrap_or_default();
             PeerInfo {
                 peer: *peer,
-                addresses: known.connections.iter().map(|(_, address)| address.clone()).collect(),
+                addresses: known.addresses(),
                 agent: known.agent.clone(),
                 protocols: known.protocols.clone(),
                 rtt: known.ping.into_iter().chain(figures.round_trip).min(),

@@ -62,6 +62,13 @@ pub(super) struct Known {
     pub(super) ping: Option<Duration>,
 }
 
+impl Known {
+    /// Where its connections are.
+    pub(super) fn addresses(&self) -> Vec<Multiaddr> {
+        self.connections.iter().map(|(_, address)| address.clone()).collect()
+    }
+}
+
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 struct Behaviour {
@@ -253,7 +260,7 @@ impl Node {
             ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
         });
         self.book.lock().expect(LOCK).connected(&peer, now);
-        let first = {
+        let (first, addresses) = {
             let mut state = self.state.lock().expect(LOCK);
             let known = state.peers.entry(peer).or_insert_with(|| Known {
                 connections: Vec::new(),
@@ -268,23 +275,30 @@ impl Node {
             if kin {
                 self.streams.0.keep(&peer);
             }
-            known.connections.len() == 1
+            (known.connections.len() == 1, known.addresses())
         };
-        if first {
-            self.tell(Event::Connected { peer, address });
-        }
+        self.tell(match first {
+            true => Event::Connected { peer, address },
+            false => Event::Moved { peer, addresses },
+        });
     }
 
     fn closed(&mut self, peer: PeerId, id: ConnectionId) {
-        let gone = {
+        let addresses = {
             let mut state = self.state.lock().expect(LOCK);
             let Some(known) = state.peers.get_mut(&peer) else { return };
             known.connections.retain(|(c, _)| *c != id);
-            known.connections.is_empty() && state.peers.remove(&peer).is_some()
+            if known.connections.is_empty() {
+                state.peers.remove(&peer);
+            }
+            state.peers.get(&peer).map(Known::addresses)
         };
-        if gone {
-            self.book.lock().expect(LOCK).lost(&peer, Instant::now());
-            self.tell(Event::Disconnected { peer });
+        match addresses {
+            Some(addresses) => self.tell(Event::Moved { peer, addresses }),
+            None => {
+                self.book.lock().expect(LOCK).lost(&peer, Instant::now());
+                self.tell(Event::Disconnected { peer });
+            }
         }
     }
 

@@ -31,5 +31,6 @@ mod pypi;
 mod room;
 mod rough;
 mod smoke;
+mod stand_in;
 mod store;
 mod support;
