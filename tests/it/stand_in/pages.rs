@@ -246,6 +246,27 @@ fn names_of_private_indexes() {
     assert_eq!(house.node.get(&stored.page()).status, 502);
 }
 
+/// Behind a private index: what the public one was once known to have is its own, any other name could be either's.
+#[test]
+fn names_that_could_be_of_a_private_index() {
+    let house = House::with(|config, _| {
+        let mut private = config.pypi[0].clone();
+        private.url = private.url.join("/corp/").unwrap();
+        (private.name, private.private) = ("corp".into(), true);
+        config.pypi.insert(0, private);
+    });
+    let (public, other) = (Project::new("demo", 10).publish(&house.upstream), Project::new("other", 10));
+    house.page(&public, 200, "MISS");
+    let more = entry("pkg:pypi/demo@2.0", "demo-2.0.zip", b"x");
+    Member::new("alice", 1).has([more, listed(&other)]).tells(&house.node);
+    for path in [public.page_path(), "/corp/demo/".into(), other.page_path(), "/corp/other/".into()] {
+        house.upstream.broken(&path, Fault::Says("500 Broken"));
+    }
+    house.pass(600);
+    house.page(&public, 200, "ROOM");
+    house.page(&other, 502, "NONE");
+}
+
 #[test]
 fn whose_word_counts() {
     let house = House::new();
