@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use dpm::base::{Access, Cid, Digest, Sha256};
 use dpm::exchange::{BITSWAP, DagLimits, Exchange, NEAR, Parts, Sharing, Want};
-use dpm::peers::Peers;
+use dpm::members::{self, Members};
+use dpm::peers::{Circle, Peers};
 use dpm::rt::{Clock, Executor, Gate, Tasks};
 use dpm::store::{Budget, Facts, Options as StoreOptions, Store};
 use dpm::swarm::{Event, Identity, Limits, Options, Swarm};
@@ -253,6 +254,7 @@ impl Party {
             swarm: swarm.clone(),
             store: store.clone(),
             peers: peers.clone(),
+            members: Members::open(store.clone(), members::Options::default()).expect("nothing was kept"),
             disk: Gate::new(16),
             tasks: tasks.clone(),
             sharing: Sharing::default(),
@@ -260,9 +262,9 @@ impl Party {
         tasks.spawn(async move {
             while let Ok(event) = events.recv().await {
                 match event {
-                    Event::Connected { peer, address } => peers.came(peer, address),
+                    Event::Connected { peer, address } => peers.came(peer, address, Circle::Near),
                     Event::Identified { peer, agent, .. } => peers.introduced(peer, &agent, true),
-                    Event::Disconnected { .. } | Event::Listening(_) => {}
+                    Event::Moved { .. } | Event::Disconnected { .. } | Event::Listening(_) => {}
                 }
             }
         });

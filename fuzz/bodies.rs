@@ -10,7 +10,7 @@ use dpm::base::{DAG_PB, MOST_CID_BYTES, Sha256, parse_cid, parse_cid_text, read_
 use dpm::catalogue::{self, Budget, Root};
 use dpm::unixfs::{Content, DagPbNode, car, children, content};
 use dpm::wire::bitswap::Message;
-use dpm::wire::near::{Ask, FRAME_BYTES, News, Offers, Open, Tell};
+use dpm::wire::near::{Ask, FRAME_BYTES, Held, News, Offers, Open, Tell};
 use dpm::wire::room::{Allow, Context, IndexNote, NodeAdvert, Packages, Scope, dialable};
 use dpm::wire::{FrameReader, WireError, frame};
 
@@ -114,12 +114,13 @@ pub fn bitswap(data: &[u8]) {
 /// dpm's own messages: the first byte says which kind.
 pub fn near(data: &[u8]) {
     let Some((kind, data)) = data.split_first() else { return };
-    match kind % 5 {
+    match kind % 6 {
         0 => again(Open::decode(data), Open::frame, Open::decode),
         1 => again(Offers::decode(data), Offers::frame, Offers::decode),
         2 => again(News::decode(data), News::frame, News::decode),
         3 => again(Ask::decode(data), Ask::frame, Ask::decode),
-        _ => again(Tell::decode(data), Tell::frame, Tell::decode),
+        4 => again(Tell::decode(data), Tell::frame, Tell::decode),
+        _ => again(Held::decode(data), Held::frame, Held::decode),
     }
 }
 

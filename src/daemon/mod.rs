@@ -2,6 +2,7 @@
 
 mod admin;
 mod carry;
+mod circle;
 mod control;
 mod gauges;
 mod get;
@@ -40,6 +41,7 @@ use crate::upstream::{self, Client, Credentials, Protocol, Site};
 
 pub use admin::{Admin, Order};
 pub use carry::{CarryError, Choice};
+pub use circle::Vicinity;
 use near::Neighbours;
 pub use prefetch::Prefetch;
 use room::Matrix;
@@ -81,6 +83,8 @@ pub struct Tuning {
     pub lines: Option<Lines>,
     /// Peers are those that are named: nothing is multicast.
     pub hidden: bool,
+    /// Which addresses count as near.
+    pub vicinity: Vicinity,
 }
 
 /// A running node. Dropping it without [`Daemon::stop`] stops it hard.
@@ -279,15 +283,13 @@ impl Daemon {
         let identity = config.near.swarm.then(|| near::identity(&config.data)).transpose()?;
         let own = identity.as_ref().map(Identity::peer_id);
         let members = ground.members(config, &tuning, own)?;
-        let neighbours = match identity {
-            Some(identity) => {
-                Some(Neighbours::start(&config.near, identity, !tuning.hidden, &ground.store, &ground.disk)?)
-            }
+        let neighbours = match identity.clone() {
+            Some(identity) => Some(Neighbours::start(&config.near, identity, &tuning, &ground, &members)?),
             None => None,
         };
         let near = neighbours.as_ref().map(|n| (n.swarm().clone(), n.exchange().clone()));
         let mut rooms = Rooms::build(ground, config, &tuning, &flights, near, members)?;
-        rooms.matrix = Matrix::start(config, &background)?;
+        rooms.matrix = Matrix::start(config, &rooms, identity, &background)?;
         if config.learned != config::Learned::default() {
             config::save_learned(&config.data, &config.learned).context("keep what was learned")?;
         }
@@ -315,7 +317,7 @@ impl Daemon {
             }),
             admits: match config.near.lan && config.listen.ip().is_unspecified() {
                 true => {
-                    let networks = near::Networks::default();
+                    let networks = circle::Networks::default();
                     Box::new(move |client| networks.is_near(client))
                 }
                 false => Box::new(|_| true),

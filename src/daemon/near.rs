@@ -3,20 +3,23 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::base::{Multiaddr, PeerId, Protocol, Subnet, is_near};
+use crate::base::{Multiaddr, Protocol};
 use crate::config::{self, Share};
 use crate::exchange::{BITSWAP, Exchange, NEAR, Parts, Sharing};
 use crate::front::Names;
 use crate::lan::{self, Discovery, ServiceOptions, Services};
+use crate::members::Members;
 use crate::peers::Peers;
-use crate::rt::{Executor, Gate, Tasks};
-use crate::store::Store;
-use crate::swarm::{self, Event, Events, Identity, Swarm, SwarmError, ip_of};
+use crate::rt::{Executor, Tasks};
+use crate::swarm::{self, Event, Events, Identity, Swarm, SwarmError};
+
+use super::circle::Rule;
+use super::{Ground, Tuning};
 
 /// The port that IPFS nodes listen on.
 const PORT: u16 = 4001;
@@ -41,25 +44,28 @@ impl Neighbours {
     pub(super) fn start(
         config: &config::Near,
         identity: Identity,
-        discover: bool,
-        store: &Store,
-        disk: &Gate,
+        tuning: &Tuning,
+        ground: &Ground,
+        members: &Members,
     ) -> Result<Self> {
         let executor = Executor::start(THREADS)?;
         let tasks = executor.tasks();
         let peers = Peers::default();
-        let (swarm, events) = start_swarm(config, identity, &peers, &tasks)?;
+        let rule = Arc::new(Rule::new(config, tuning.vicinity, &peers, members));
+        let (swarm, events) = start_swarm(config, identity, &rule, &tasks)?;
         for (peer, address) in &config.peers {
             swarm.keep(*peer, vec![address.clone()]);
         }
         let exchange = Exchange::start(Parts {
             swarm: swarm.clone(),
-            store: store.clone(),
+            store: ground.store.clone(),
             peers: peers.clone(),
-            disk: disk.clone(),
+            members: members.clone(),
+            disk: ground.disk.clone(),
             tasks: tasks.clone(),
             sharing: Sharing { off: config.share == Share::Off, allow: config.allow.clone() },
         });
+        let discover = !tuning.hidden;
         let addresses = {
             let swarm = swarm.clone();
             Arc::new(move || swarm.listeners())
@@ -88,7 +94,9 @@ impl Neighbours {
             }
         };
         let discovery = discovery.map(Arc::new);
-        tasks.spawn(keep_book(events, swarm.clone(), peers, exchange.clone(), discovery.clone()));
+        tasks.spawn(part(swarm.clone(), peers.clone(), members.clone()));
+        let book = Book { swarm: swarm.clone(), peers, rule, exchange: exchange.clone() };
+        tasks.spawn(book.keep(events, discovery.clone()));
         Ok(Self { swarm, exchange, tasks, discovery, _executor: executor })
     }
 
@@ -148,17 +156,11 @@ pub(super) fn identity(data: &Path) -> Result<Identity> {
 fn start_swarm(
     config: &config::Near,
     key: Identity,
-    peers: &Peers,
+    rule: &Arc<Rule>,
     tasks: &Tasks,
 ) -> Result<(Swarm, Events)> {
-    let (share, allow, peers) = (config.share, config.allow.clone(), peers.clone());
-    let named: Vec<PeerId> = config.peers.iter().map(|(peer, _)| *peer).collect();
-    let networks = Networks::default();
-    let admit = Arc::new(move |address: &Multiaddr, peer: &PeerId| {
-        let near = || ip_of(address).is_some_and(|ip| networks.is_near(ip));
-        let near = share == Share::Anyone || named.contains(peer) || near();
-        near && (allow.is_empty() || allow.contains(peer)) && !peers.is_blocked(peer)
-    });
+    let rule = rule.clone();
+    let admit: swarm::Admit = Arc::new(move |address, peer| rule.admits(address, peer));
     let start = |listen: Vec<Multiaddr>| {
         let options = swarm::Options {
             key: key.clone(),
@@ -191,45 +193,61 @@ fn start_swarm(
     .context("start the swarm (--no-swarm goes without)")
 }
 
-/// The networks of this machine's own interfaces, looked at again when that is [`NETWORKS_TIME`] ago.
-#[derive(Default)]
-pub(super) struct Networks(Mutex<Option<(Instant, Vec<Subnet>)>>);
+/// How often it is looked at who is in no room with us any more.
+const PARTING: Duration = Duration::from_secs(5);
 
-/// Interfaces come and go, and a flood of connections must not list them each time.
-const NETWORKS_TIME: Duration = Duration::from_secs(5);
-
-impl Networks {
-    /// Whether an address is private, link-local or loopback, or in a network of this machine's own.
-    pub(super) fn is_near(&self, ip: IpAddr) -> bool {
-        if is_near(ip) {
-            return true;
+/// Parts with those who were let in as members of a room, and are members of none any more.
+async fn part(swarm: Swarm, peers: Peers, members: Members) {
+    loop {
+        async_io::Timer::after(PARTING).await;
+        for peer in peers.connected().iter().filter(|peer| !peers.is_near(peer) && !members.is_member(peer)) {
+            log::info!("{peer} is in no room with us any more: disconnecting");
+            swarm.disconnect(peer);
         }
-        let mut known = self.0.lock().expect("nothing panics under this lock");
-        let fresh = known.as_ref().is_some_and(|(at, _)| at.elapsed() < NETWORKS_TIME);
-        if !fresh {
-            *known = Some((Instant::now(), lan::networks()));
-        }
-        known.as_ref().is_some_and(|(_, networks)| networks.iter().any(|n| n.contains(ip.to_canonical())))
     }
 }
 
 /// Keeps the book of peers by what happens in the swarm.
-async fn keep_book(
-    events: Events,
+struct Book {
     swarm: Swarm,
     peers: Peers,
+    rule: Arc<Rule>,
     exchange: Exchange,
-    discovery: Option<Arc<Discovery>>,
-) {
-    let mut missed = 0;
-    while let Ok(event) = events.recv().await {
-        let now_missed = swarm.missed_events();
-        if std::mem::replace(&mut missed, now_missed) != now_missed {
-            // What is still in the queue ends with how things are now.
-            catch_up(&swarm, &peers, &exchange);
+}
+
+impl Book {
+    async fn keep(self, events: Events, discovery: Option<Arc<Discovery>>) {
+        let mut missed = 0;
+        while let Ok(event) = events.recv().await {
+            let now_missed = self.swarm.missed_events();
+            if std::mem::replace(&mut missed, now_missed) != now_missed {
+                // What is still in the queue ends with how things are now.
+                self.catch_up();
+            }
+            if let Event::Listening(addresses) = &event {
+                for address in addresses {
+                    log::debug!("the swarm listens on {address}");
+                }
+                discovery.iter().for_each(|discovery| discovery.refresh());
+            }
+            self.note(event);
         }
+    }
+
+    fn note(&self, event: Event) {
+        let Self { peers, exchange, rule, .. } = self;
         match event {
-            Event::Connected { peer, address } => peers.came(peer, address),
+            Event::Connected { peer, address } => {
+                let circle = rule.circle(&peer, std::slice::from_ref(&address));
+                peers.came(peer, address, circle);
+            }
+            Event::Moved { peer, addresses } => {
+                let was_near = peers.is_near(&peer);
+                peers.moved(&peer, rule.circle(&peer, &addresses));
+                if !was_near && peers.speaks_dpm(&peer) {
+                    exchange.greet(peer);
+                }
+            }
             Event::Disconnected { peer } => {
                 peers.left(&peer);
                 exchange.left(&peer);
@@ -241,31 +259,30 @@ async fn keep_book(
                     exchange.greet(peer);
                 }
             }
-            Event::Listening(addresses) => {
-                for address in addresses {
-                    log::debug!("the swarm listens on {address}");
-                }
-                if let Some(discovery) = &discovery {
-                    discovery.refresh();
-                }
-            }
+            Event::Listening(_) => {}
         }
     }
-}
 
-/// Sets the book right after events were lost.
-fn catch_up(swarm: &Swarm, peers: &Peers, exchange: &Exchange) {
-    let there = swarm.peers();
-    let all: Vec<_> = there.iter().map(|info| (info.peer, info.addresses.first().cloned())).collect();
-    for gone in peers.present(&all) {
-        exchange.left(&gone);
-    }
-    let greeted = peers.nodes();
-    for info in there.iter().filter(|info| !info.protocols.is_empty()) {
-        let dpm = info.protocols.iter().any(|p| p == NEAR);
-        peers.introduced(info.peer, &info.agent, dpm);
-        if dpm && !greeted.contains(&info.peer) {
-            exchange.greet(info.peer);
+    /// Sets the book right after events were lost.
+    fn catch_up(&self) {
+        let Self { peers, exchange, rule, .. } = self;
+        let there = self.swarm.peers();
+        let all: Vec<_> = there
+            .iter()
+            .map(|info| {
+                (info.peer, info.addresses.first().cloned(), rule.circle(&info.peer, &info.addresses))
+            })
+            .collect();
+        for gone in peers.present(&all) {
+            exchange.left(&gone);
+        }
+        let greeted = peers.nodes();
+        for info in there.iter().filter(|info| !info.protocols.is_empty()) {
+            let dpm = info.protocols.iter().any(|p| p == NEAR);
+            peers.introduced(info.peer, &info.agent, dpm);
+            if dpm && !greeted.contains(&info.peer) {
+                exchange.greet(info.peer);
+            }
         }
     }
 }

@@ -109,10 +109,14 @@ mod client {
     use super::RoomOrder;
     use crate::base::Secret;
     use crate::config::{self, Config};
+    use crate::mirror::{self, Mirror, Near};
     use crate::room::{
-        Client, Connection, Event, Kind, Login, NewRoom, Options, Pace, Proof, RoomError, RoomId, UserId,
+        Client, Connection, Kind, Login, NewRoom, Options, Pace, Proof, RoomError, RoomId, UserId,
     };
     use crate::rt::Tasks;
+    use crate::swarm::Identity;
+
+    use super::super::Rooms;
 
     /// Types of our events start so.
     const PREFIX: &str = "org.dpm.";
@@ -124,6 +128,9 @@ mod client {
     #[derive(Clone)]
     pub(in crate::daemon) struct Matrix {
         client: Client,
+        mirror: Mirror,
+        /// The mirror's.
+        tasks: Tasks,
     }
 
     #[derive(Deserialize)]
@@ -135,21 +142,45 @@ mod client {
     }
 
     impl Matrix {
-        /// Starts the client, which goes online if somebody is logged in.
-        pub(in crate::daemon) fn start(config: &Config, tasks: &Tasks) -> Result<Option<Self>, RoomError> {
+        /// Starts the client, which goes online if somebody is logged in, and what takes part in its rooms.
+        pub(in crate::daemon) fn start(
+            config: &Config,
+            rooms: &Rooms,
+            identity: Option<Identity>,
+            tasks: &Tasks,
+        ) -> Result<Option<Self>, RoomError> {
             let member_state = MEMBER_STATE.iter().map(|kind| Kind::parse(kind)).collect::<Result<_, _>>()?;
             let mut options = Options::new(PREFIX, member_state);
             options.proxy = config.proxy.clone();
             let config::RoomPace { per_second, burst } = config.rooms.pace;
             options.pace = Pace { per_second, burst };
+            let mirrored = mirror::Options {
+                mode: config.rooms.mirror,
+                budget_bytes: config.rooms.budget_bytes,
+                allow: config.rooms.addresses,
+                advertise: config.rooms.advertise.clone(),
+                name: config.rooms.display_name(),
+                pace: options.pace,
+                gives: config.near.share != config::Share::Off,
+                named: config.near.peers.iter().map(|(peer, _)| *peer).collect(),
+            };
             let (client, heard) = Client::start(&config.data.join("room"), options)?;
-            tasks.spawn(async move {
-                let mut online = None;
-                while let Ok(event) = heard.recv().await {
-                    tell(&event, &mut online);
-                }
-            });
-            Ok(Some(Self { client }))
+            let near = rooms.near.clone().zip(identity);
+            let tasks = tasks.sibling();
+            let parts = mirror::Parts {
+                client: client.clone(),
+                members: rooms.members.clone(),
+                store: rooms.store.clone(),
+                disk: rooms.disk.clone(),
+                resolve: rooms.resolve.clone(),
+                images: rooms.images.clone(),
+                fetch: rooms.fetch.clone(),
+                near: near.map(|((swarm, exchange), identity)| Near { swarm, exchange, identity }),
+                clock: rooms.clock.clone(),
+                tasks: tasks.clone(),
+            };
+            let mirror = Mirror::start(parts, heard, mirrored);
+            Ok(Some(Self { client, mirror, tasks }))
         }
 
         pub(in crate::daemon) async fn carry_out(
@@ -168,15 +199,19 @@ mod client {
                         _ => return Err("either a password or a token is needed".into()),
                     };
                     let login = Login { homeserver: given.homeserver, user: given.user, proof };
-                    json!({"user": client.login(login).await?.as_str()})
+                    let user = client.login(login).await?;
+                    self.mirror.account_changed();
+                    json!({"user": user.as_str()})
                 }
                 RoomOrder::Logout => {
                     client.logout().await?;
+                    self.mirror.account_changed();
                     json!({"logged_out": true})
                 }
                 RoomOrder::Create { name, encrypted, invite } => {
                     let invite = invite.iter().map(|user| UserId::parse(user)).collect::<Result<_, _>>()?;
-                    let room = NewRoom { name: name.clone(), encrypted: *encrypted, invite };
+                    let room =
+                        NewRoom { name: name.clone(), encrypted: *encrypted, invite, state: Vec::new() };
                     json!({"room": client.create(room).await?.as_str()})
                 }
                 RoomOrder::Join { room, via } => json!({"room": client.join(room, via).await?.as_str()}),
@@ -219,28 +254,8 @@ mod client {
         }
 
         pub(in crate::daemon) async fn stop(&self) {
+            self.tasks.cancel().await;
             self.client.stop().await;
-        }
-    }
-
-    /// A line in the log where it stands otherwise with the homeserver than before.
-    fn tell(event: &Event, online: &mut Option<bool>) {
-        match event {
-            Event::Connection(Connection::Online) => {
-                *online = Some(true);
-                log::info!("rooms: online");
-            }
-            Event::Connection(Connection::Offline { why, .. }) => {
-                if online.replace(false) != Some(false) {
-                    log::warn!("rooms: the homeserver cannot be reached, which is tried again: {why}");
-                }
-            }
-            Event::Connection(Connection::LoggedOut { why }) => {
-                *online = None;
-                log::warn!("rooms: logged out ({why}); `dpm room login` logs in again");
-            }
-            Event::Refused { room, kind, why } => log::warn!("rooms: {room} does not take {kind}: {why}"),
-            Event::State { .. } | Event::Timeline { .. } | Event::Membership { .. } => {}
         }
     }
 }
@@ -249,9 +264,11 @@ mod client {
 mod client {
     use serde_json::Value;
 
+    use super::super::Rooms;
     use super::RoomOrder;
     use crate::config::Config;
     use crate::rt::Tasks;
+    use crate::swarm::Identity;
 
     /// Nobody has one: dpm was built without rooms.
     #[derive(Clone)]
@@ -261,6 +278,8 @@ mod client {
         #[expect(clippy::unnecessary_wraps, reason = "with rooms it can fail")]
         pub(in crate::daemon) fn start(
             _: &Config,
+            _: &Rooms,
+            _: Option<Identity>,
             _: &Tasks,
         ) -> Result<Option<Self>, std::convert::Infallible> {
             Ok(None)

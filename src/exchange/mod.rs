@@ -4,6 +4,7 @@
 //! CIDs; names, upstreams and HTTP are not known here.
 
 mod bitswap;
+mod circle;
 mod near;
 mod partial;
 mod ranges;
@@ -17,13 +18,16 @@ use async_lock::Semaphore;
 use event_listener::Event;
 
 use crate::base::{Access, PeerId};
+use crate::members::Members;
 use crate::peers::{Claims, Peers, Standing};
 use crate::rt::{Gate, Tasks};
 use crate::store::Store;
 use crate::swarm::Swarm;
 
 pub use bitswap::{Absence, DagLimits, FetchError, Fetched, Fetching, Got, WalkError};
-pub use near::{Answer, Aside, Chunk, Claim, Handed, Invitation, NEAR, Outcome, Over, SoFar, Taking, Want};
+pub use near::{
+    Answer, Aside, BlocksError, Chunk, Claim, Handed, Invitation, NEAR, Outcome, Over, SoFar, Taking, Want,
+};
 pub use partial::{End, Lead, Partial, chunks_of, span};
 
 use partial::Partials;
@@ -51,6 +55,7 @@ struct Inner {
     swarm: Swarm,
     store: Store,
     peers: Peers,
+    members: Members,
     claims: Claims,
     partials: Partials,
     /// Held while it is settled who goes first.
@@ -76,6 +81,8 @@ pub struct Parts {
     pub store: Store,
     /// The book of peers.
     pub peers: Peers,
+    /// What the members of rooms list.
+    pub members: Members,
     /// For blocking reads, and hashing.
     pub disk: Gate,
     /// Owns what runs here.
@@ -120,11 +127,12 @@ pub struct Counters {
 impl Exchange {
     /// Starts to give, and is ready to take.
     pub fn start(parts: Parts) -> Self {
-        let Parts { swarm, store, peers, disk, tasks, sharing } = parts;
+        let Parts { swarm, store, peers, members, disk, tasks, sharing } = parts;
         let inner = Inner {
             swarm,
             store,
             peers,
+            members,
             claims: Claims::default(),
             partials: Partials::default(),
             turn: Mutex::default(),
@@ -146,9 +154,10 @@ impl Exchange {
         exchange
     }
 
-    /// Whether there is a dpm node to ask.
+    /// Whether there is a dpm node to ask: one that is near, or one in a room with us, which may have to be dialled.
     pub fn has_company(&self) -> bool {
-        !self.inner.stopped.load(Ordering::SeqCst) && !self.inner.peers.nodes().is_empty()
+        let somebody = || !self.inner.peers.nodes().is_empty() || !self.inner.members.ids().is_empty();
+        !self.inner.stopped.load(Ordering::SeqCst) && somebody()
     }
 
     /// Takes nothing more from anybody: what is being taken ends with its tasks, which the caller cancels next.
@@ -171,9 +180,12 @@ impl Exchange {
         self.inner.partials.lead(digest)
     }
 
-    /// Tells a dpm node that has just come what this one has, and goes on telling.
+    /// Tells a dpm node that has just come what this one has, and goes on telling, if it is near. What is here is nobody
+    /// else's business.
     pub fn greet(&self, peer: PeerId) {
-        self.inner.tasks.spawn(near::tell(self.clone(), peer));
+        if self.inner.peers.is_near(&peer) {
+            self.inner.tasks.spawn(near::tell(self.clone(), peer));
+        }
     }
 
     /// A peer is gone: what it was about to fetch it does not.

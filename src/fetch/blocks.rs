@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::base::limits::CHUNK_BYTES;
-use crate::base::{Access, Cid, DAG_PB, IDENTITY, RAW, Sha256, dag_pb_cid, raw_cid, sha256_of_cid};
+use crate::base::{Access, Cid, DAG_CBOR, DAG_PB, IDENTITY, RAW, Sha256, dag_pb_cid, raw_cid, sha256_of_cid};
 use crate::store::{Block, Store, StoreError, Stored};
 use crate::unixfs::{Layout, Node, car, children, content};
 
@@ -104,14 +104,14 @@ impl Fetch {
     }
 
     /// The file whose root this CID is: an artifact, or the part of one that one of its blocks stands for. A whole
-    /// artifact is found by its SHA-256 as a raw CID too, whatever its size.
+    /// artifact is found by its SHA-256 as a raw CID too, whatever its size; a node of a catalogue stands for itself.
     pub async fn file(&self, cid: &Cid, reach: Reach) -> Result<Option<Piece>, FetchError> {
         if is_empty_identity(cid) {
             return Ok(Some(Piece::memory(Bytes::new())));
         }
         let (inner, cid) = (self.inner.clone(), *cid);
         let find = move || {
-            if cid.codec() == RAW {
+            if matches!(cid.codec(), RAW | DAG_CBOR) {
                 if let Some(block) = find_block(&inner.store, &cid, reach)? {
                     return Ok(Some(Piece::of(block, &inner)));
                 }
@@ -162,6 +162,7 @@ impl Piece {
         match block {
             Block::Range { stored, offset, length } => Self::stored(stored, inner, offset, length),
             Block::Node { bytes, .. } => Self::memory(bytes.into()),
+            Block::Catalogue { bytes } => Self::memory(bytes),
         }
     }
 
@@ -393,8 +394,8 @@ fn section_bytes(cid: &Cid, length: u64) -> u64 {
 
 /// A block that may be had. Blocks.
 fn find_block(store: &Store, cid: &Cid, reach: Reach) -> Result<Option<Block>, StoreError> {
-    let found = store.block(cid)?.filter(|block| reach.allows(block.access()));
-    found.iter().for_each(|block| store.touch(block.artifact()));
+    let found = store.block_that(cid, |block| reach.allows(block.access()))?;
+    found.iter().filter_map(Block::artifact).for_each(|artifact| store.touch(artifact));
     Ok(found)
 }
 

@@ -1,5 +1,5 @@
-//! The ladder's rung below the upstream: the nodes around are asked first, and one of them that misses an artifact
-//! too fetches it for all.
+//! The ladder's rungs below the upstream: the nodes around are asked first, and one of them that misses an artifact
+//! too fetches it for all, from members of a room who list it, or from the upstream.
 //!
 //! What comes from peers is held against their layout chunk by chunk, and against the digest as a whole. No reader sees
 //! a byte of it before that, unless all who gave have proved themselves before.
@@ -306,6 +306,10 @@ impl<'a> Progress<'a> {
                 answer.first = self.near.turn(self.partial, &self.but);
             }
             if answer.is_empty() {
+                // It is: of all that are not on this LAN, members of a room are asked first.
+                answer.listed = block_on(self.near.listers(&digest, &self.but, last));
+            }
+            if answer.is_empty() {
                 return Ok(false);
             }
             if let Some((peer, bytes)) = answer.bytes.take()
@@ -318,7 +322,7 @@ impl<'a> Progress<'a> {
                 answer.flying.iter().filter(|(peer, of)| *of == Some(*peer)).map(|(peer, _)| *peer);
             self.leads.extend(own_leads);
             let before = self.chunks();
-            self.partial.taken_from(answer.root());
+            self.partial.taken_from(self.near.root(&answer));
             let patience = self.patience(&answer, came_at, last);
             let outcome = self.take(digest, &answer, patience, last)?;
             if outcome.all {
@@ -348,7 +352,7 @@ impl<'a> Progress<'a> {
         if last {
             return LAST_PATIENCE;
         }
-        if !answer.whole.is_empty() {
+        if !answer.wholes().is_empty() {
             return PATIENCE;
         }
         let left = |peer| self.lead_patience(&peer).saturating_sub(came_at.elapsed());
@@ -370,7 +374,8 @@ impl<'a> Progress<'a> {
         for peer in outcome.left.iter().chain(&outcome.dissenters) {
             let partings = self.partings.entry(*peer).or_default();
             *partings += 1;
-            if *partings >= PARTINGS {
+            // Who lists it and does not have it says so once.
+            if *partings >= PARTINGS || answer.listed.contains(peer) {
                 self.but.push(*peer);
             }
         }
@@ -379,11 +384,11 @@ impl<'a> Progress<'a> {
             failed.extend(&outcome.owing);
         }
         let is_relay = |peer: &PeerId| answer.flying.iter().find_map(|(p, of)| (p == peer).then_some(*of)?);
-        let waited = came_at.elapsed();
+        let (waited, wholes) = (came_at.elapsed(), answer.wholes());
         let idle = outcome
             .idle
             .iter()
-            .filter(|peer| answer.whole.contains(peer) || waited + PATIENCE / 8 >= self.lead_patience(peer));
+            .filter(|peer| wholes.contains(peer) || waited + PATIENCE / 8 >= self.lead_patience(peer));
         // Who sends us to another, or takes it from another itself, is no better than that one, and no worse.
         let (hangers, silent): (Vec<PeerId>, Vec<PeerId>) = idle.partition(|peer| {
             outcome.referred.contains(peer) || is_relay(peer).is_some_and(|of| of != **peer)
@@ -432,16 +437,15 @@ impl<'a> Progress<'a> {
                 .min(self.flight.artifact.limit_bytes),
             here: self.verifier.leaves().to_vec(),
             beyond: self.beyond.iter().map(|(n, leaf)| (*n, *leaf)).collect(),
-            whole: answer.whole.clone(),
+            whole: answer.wholes(),
             patience,
             least_per_second: if last { LAST_LEAST_PER_SECOND } else { LEAST_PER_SECOND },
             last,
         };
-        self.trusted =
-            answer.whole.iter().filter(|peer| self.near.peers().is_proven(peer)).copied().collect();
+        self.trusted = answer.wholes().into_iter().filter(|peer| self.near.peers().is_proven(peer)).collect();
         self.told_leaves = 0;
         let taking = self.near.take(want, &answer.holders());
-        self.hedge.begin(answer.root(), Instant::now());
+        self.hedge.begin(self.near.root(answer), Instant::now());
         loop {
             match taking.next_within(self.hedge.look_time) {
                 Ok(Some(chunk)) => self.put(chunk, &taking)?,

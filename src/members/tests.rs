@@ -204,7 +204,7 @@ fn what_counts_for_nothing() {
     assert_eq!(state(BOB, &id, &old), Heard::Refused);
     assert!(why().contains("replay"), "{}", why());
     // Bob's words from eve's mouth, and under another key.
-    assert_eq!(state(&eve.user.to_owned(), &id, &new), Heard::Refused);
+    assert_eq!(state(eve.user, &id, &new), Heard::Refused);
     assert!(why().contains("signature"), "{}", why());
     assert_eq!(state(BOB, "x", &new), Heard::Refused);
     assert!(why().contains("state key"), "{}", why());

@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use event_listener::{Event, EventListener};
+
 use crate::base::{Multiaddr, PeerId, Sha256};
 
 use super::credit::Credit;
@@ -41,6 +43,18 @@ const WEIGHT: f64 = 0.3;
 #[derive(Clone, Default)]
 pub struct Peers {
     inner: Arc<Mutex<Inner>>,
+    /// Notified when a peer has come, said what it is, or gone.
+    changed: Arc<Event>,
+}
+
+/// How far away a connected peer is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Circle {
+    /// On this LAN, or named by hand: it is told what is here, and asked for anything.
+    Near,
+    /// Connected because it is a member of a room: it is given, and asked for, what the room lists, and told nothing.
+    #[default]
+    Far,
 }
 
 #[derive(Default)]
@@ -53,6 +67,7 @@ struct Entry {
     address: Option<Multiaddr>,
     agent: String,
     connected: bool,
+    circle: Circle,
     /// Speaks dpm's own protocol.
     dpm: bool,
     seen: Instant,
@@ -79,6 +94,8 @@ pub struct Row {
     pub agent: String,
     /// Whether it is there.
     pub connected: bool,
+    /// How far away it is, or was.
+    pub circle: Circle,
     /// Whether it is a dpm node.
     pub dpm: bool,
     /// Bytes that it gave and that were proved.
@@ -124,6 +141,7 @@ impl Inner {
             address: None,
             agent: String::new(),
             connected: false,
+            circle: Circle::Far,
             dpm: false,
             seen: now,
             gave_bytes: 0,
@@ -146,29 +164,48 @@ impl Peers {
         work(&mut self.inner.lock().expect("nothing panics under this lock"))
     }
 
+    /// Wakes when a peer has come, said what it is, or gone after this call.
+    pub fn changed(&self) -> EventListener {
+        self.changed.listen()
+    }
+
     /// A peer is connected.
-    pub fn came(&self, peer: PeerId, address: Multiaddr) {
+    pub fn came(&self, peer: PeerId, address: Multiaddr, circle: Circle) {
         self.with(|inner| {
             let entry = inner.entry(peer);
-            (entry.connected, entry.address) = (true, Some(address));
+            (entry.connected, entry.address, entry.circle) = (true, Some(address), circle);
         });
+        self.changed.notify(usize::MAX);
+    }
+
+    /// A peer that is connected is now so far away. What one that is not near any more said it has is forgotten.
+    pub fn moved(&self, peer: &PeerId, circle: Circle) {
+        self.with(|inner| {
+            let Some(entry) = inner.peers.get_mut(peer).filter(|entry| entry.connected) else { return };
+            entry.circle = circle;
+            if circle == Circle::Far {
+                inner.listed -= std::mem::take(&mut entry.catalogue).len();
+            }
+        });
+        self.changed.notify(usize::MAX);
     }
 
     /// Who is connected, all of them: for when a word of who came and went was lost. Gives whom the book took for present
     /// and who is not.
-    pub fn present(&self, all: &[(PeerId, Option<Multiaddr>)]) -> Vec<PeerId> {
-        let there: HashSet<_> = all.iter().map(|(peer, _)| *peer).collect();
+    pub fn present(&self, all: &[(PeerId, Option<Multiaddr>, Circle)]) -> Vec<PeerId> {
+        let there: HashSet<_> = all.iter().map(|(peer, ..)| *peer).collect();
         let gone: Vec<_> = self.connected().into_iter().filter(|peer| !there.contains(peer)).collect();
         for peer in &gone {
             self.left(peer);
         }
         self.with(|inner| {
-            for (peer, address) in all {
+            for (peer, address, circle) in all {
                 let entry = inner.entry(*peer);
-                entry.connected = true;
+                (entry.connected, entry.circle) = (true, *circle);
                 entry.address = address.clone().or(entry.address.take());
             }
         });
+        self.changed.notify(usize::MAX);
         gone
     }
 
@@ -179,6 +216,7 @@ impl Peers {
             entry.agent = agent.chars().filter(|c| !c.is_control()).take(64).collect();
             entry.dpm = dpm;
         });
+        self.changed.notify(usize::MAX);
     }
 
     /// A peer is gone. What it said it has is forgotten: it will say so again.
@@ -189,15 +227,38 @@ impl Peers {
             let listed = std::mem::take(&mut entry.catalogue).len();
             inner.listed -= listed;
         });
+        self.changed.notify(usize::MAX);
     }
 
-    /// Connected dpm nodes.
+    /// Connected dpm nodes that are near.
     pub fn nodes(&self) -> Vec<PeerId> {
+        self.nodes_of(Circle::Near)
+    }
+
+    /// Connected dpm nodes so far away.
+    pub fn nodes_of(&self, circle: Circle) -> Vec<PeerId> {
         self.with(|inner| {
             let now = Instant::now();
-            let node = |e: &Entry| e.connected && e.dpm && e.blocked_until.is_none_or(|t| t <= now);
+            let node = |e: &Entry| {
+                e.connected && e.dpm && e.circle == circle && e.blocked_until.is_none_or(|t| t <= now)
+            };
             inner.peers.iter().filter(|(_, e)| node(e)).map(|(p, _)| *p).collect()
         })
+    }
+
+    /// Whether a peer is connected.
+    pub fn is_connected(&self, peer: &PeerId) -> bool {
+        self.with(|inner| inner.peers.get(peer).is_some_and(|e| e.connected))
+    }
+
+    /// Whether a peer is connected and speaks dpm's own protocol.
+    pub fn speaks_dpm(&self, peer: &PeerId) -> bool {
+        self.with(|inner| inner.peers.get(peer).is_some_and(|e| e.connected && e.dpm))
+    }
+
+    /// Whether a peer is connected and near.
+    pub fn is_near(&self, peer: &PeerId) -> bool {
+        self.with(|inner| inner.peers.get(peer).is_some_and(|e| e.connected && e.circle == Circle::Near))
     }
 
     /// Every connected peer.
@@ -205,20 +266,25 @@ impl Peers {
         self.with(|inner| inner.peers.iter().filter(|(_, e)| e.connected).map(|(p, _)| *p).collect())
     }
 
-    /// Connected dpm nodes that say they have this artifact.
+    /// Connected dpm nodes near that say they have this artifact.
     pub fn holders(&self, sha256: &Sha256) -> Vec<PeerId> {
         self.with(|inner| {
             let now = Instant::now();
             let holds = |e: &Entry| {
-                e.connected && e.blocked_until.is_none_or(|t| t <= now) && e.catalogue.contains(sha256)
+                let near = e.connected && e.circle == Circle::Near;
+                near && e.blocked_until.is_none_or(|t| t <= now) && e.catalogue.contains(sha256)
             };
             inner.peers.iter().filter(|(_, e)| holds(e)).map(|(p, _)| *p).collect()
         })
     }
 
-    /// A peer says what it has: all of it after `reset`, else what has changed. What is too much is not remembered.
+    /// A peer near says what it has: all of it after `reset`, else what has changed. What is too much is not remembered.
+    /// Of others it is not believed: they would be asked then for what is nobody's business there.
     pub fn news(&self, peer: PeerId, reset: bool, added: &[Sha256], removed: &[Sha256]) {
         self.with(|inner| {
+            if inner.entry(peer).circle != Circle::Near {
+                return;
+            }
             let others = inner.listed - inner.entry(peer).catalogue.len();
             let entry = inner.entry(peer);
             if reset {
@@ -346,6 +412,7 @@ impl Peers {
                 address: e.address.clone(),
                 agent: e.agent.clone(),
                 connected: e.connected,
+                circle: e.circle,
                 dpm: e.dpm,
                 gave_bytes: e.gave_bytes,
                 gave_artifacts: e.gave_artifacts,
@@ -377,7 +444,7 @@ mod tests {
     #[test]
     fn a_liar_is_warned_then_blocked_ever_longer() {
         let peers = Peers::default();
-        peers.came(peer(1), Multiaddr::empty());
+        peers.came(peer(1), Multiaddr::empty(), Circle::Near);
         peers.introduced(peer(1), "dpm\u{7}/0", true);
         assert_eq!(peers.nodes(), [peer(1)]);
         assert_eq!(peers.strike(peer(1), "wrong block"), Standing::Struck(1));
@@ -399,12 +466,12 @@ mod tests {
         let peers = Peers::default();
         let sha = Sha256([7; 32]);
         for n in 1..4 {
-            peers.came(peer(n), Multiaddr::empty());
+            peers.came(peer(n), Multiaddr::empty(), Circle::Near);
             peers.introduced(peer(n), "dpm/0", true);
             peers.news(peer(n), true, &[sha], &[]);
         }
         // The second has gone, a fourth has come, and nobody said so.
-        let all = [1, 3, 4].map(|n| (peer(n), Some(Multiaddr::empty())));
+        let all = [1, 3, 4].map(|n| (peer(n), Some(Multiaddr::empty()), Circle::Near));
         assert_eq!(peers.present(&all), [peer(2)]);
         let mut connected = peers.connected();
         connected.sort();
@@ -412,6 +479,29 @@ mod tests {
         assert!(!peers.holders(&sha).contains(&peer(2)), "what it has is forgotten");
         assert!(peers.holders(&sha).contains(&peer(3)), "and nobody else's");
         assert!(peers.present(&all).is_empty());
+    }
+
+    #[test]
+    fn who_is_far_is_apart() {
+        let peers = Peers::default();
+        let sha = Sha256([7; 32]);
+        for (n, circle) in [(1, Circle::Near), (2, Circle::Far)] {
+            peers.came(peer(n), Multiaddr::empty(), circle);
+            peers.introduced(peer(n), "dpm/0", true);
+            peers.news(peer(n), true, &[sha], &[]);
+        }
+        assert_eq!((peers.nodes(), peers.nodes_of(Circle::Far)), (vec![peer(1)], vec![peer(2)]));
+        assert_eq!(peers.holders(&sha), [peer(1)], "its news are not believed");
+        // The first goes away with its machine, the second comes home.
+        peers.moved(&peer(1), Circle::Far);
+        peers.moved(&peer(2), Circle::Near);
+        assert_eq!((peers.nodes(), peers.holders(&sha)), (vec![peer(2)], Vec::new()));
+        peers.moved(&peer(1), Circle::Near);
+        assert!(peers.holders(&sha).is_empty(), "it says so again, or it does not");
+        peers.left(&peer(2));
+        peers.moved(&peer(2), Circle::Near);
+        assert!(!peers.is_near(&peer(2)), "who is gone is nowhere");
+        assert_eq!(peers.with(|inner| inner.listed), 0);
     }
 
     #[test]
@@ -423,14 +513,14 @@ mod tests {
             Sha256(bytes)
         };
         let many: Vec<_> = (0..70_000).map(sha).collect();
-        peers.came(peer(1), Multiaddr::empty());
+        peers.came(peer(1), Multiaddr::empty(), Circle::Near);
         peers.news(peer(1), true, &many, &[]);
         assert_eq!(peers.list()[0].listed, CATALOGUE);
         assert_eq!(peers.holders(&sha(5)), [peer(1)]);
         peers.lacks(&peer(1), &sha(5));
         assert!(peers.holders(&sha(5)).is_empty());
         for n in 2..40 {
-            peers.came(peer(n), Multiaddr::empty());
+            peers.came(peer(n), Multiaddr::empty(), Circle::Near);
             peers.news(peer(n), true, &many, &[]);
         }
         assert!(peers.list().iter().map(|r| r.listed).sum::<usize>() <= ALL_CATALOGUES);

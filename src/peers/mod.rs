@@ -6,5 +6,5 @@ mod book;
 mod claims;
 mod credit;
 
-pub use book::{Peers, Row, STRIKES, Standing};
+pub use book::{Circle, Peers, Row, STRIKES, Standing};
 pub use claims::{CLAIM_TIME, Claims, goes_first};

@@ -7,6 +7,7 @@
 mod carry;
 mod guard;
 pub mod images;
+mod listed;
 mod memory;
 mod news;
 mod refresh;

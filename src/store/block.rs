@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::base::{Access, Cid, Digest, Sha256, sha256_of_cid};
 
 use super::records::{BlockRecord, decode};
@@ -34,6 +36,11 @@ pub enum Block {
         /// Who may have it.
         access: Access,
     },
+    /// A node of the catalogue of a room's member, this one's or another's.
+    Catalogue {
+        /// dag-cbor.
+        bytes: Bytes,
+    },
 }
 
 impl Block {
@@ -42,6 +49,7 @@ impl Block {
         match self {
             Self::Range { length, .. } => *length,
             Self::Node { bytes, .. } => bytes.len() as u64,
+            Self::Catalogue { bytes } => bytes.len() as u64,
         }
     }
 
@@ -50,14 +58,16 @@ impl Block {
         match self {
             Self::Range { stored, .. } => stored.access,
             Self::Node { access, .. } => *access,
+            Self::Catalogue { .. } => Access::Public,
         }
     }
 
-    /// The artifact that it is part of.
-    pub fn artifact(&self) -> Sha256 {
+    /// The artifact that it is part of; none where it is a catalogue's.
+    pub fn artifact(&self) -> Option<Sha256> {
         match self {
-            Self::Range { stored, .. } => stored.sha256,
-            Self::Node { artifact, .. } => *artifact,
+            Self::Range { stored, .. } => Some(stored.sha256),
+            Self::Node { artifact, .. } => Some(*artifact),
+            Self::Catalogue { .. } => None,
         }
     }
 
@@ -73,19 +83,26 @@ impl Block {
                 }
             }
             Self::Node { bytes, .. } => Ok(bytes.clone()),
+            Self::Catalogue { bytes } => Ok(bytes.to_vec()),
         }
     }
 }
 
 impl Store {
-    /// The block with this CID, if it is stored: a leaf or a node of a layout, or a whole artifact of at most
-    /// [`MOST_BLOCK_BYTES`] by its own SHA-256. The codec is not looked at: a block is named by its hash.
+    /// The block with this CID, if it is stored: a leaf or a node of a layout, a whole artifact of at most
+    /// [`MOST_BLOCK_BYTES`] by its own SHA-256, or a node of a catalogue. The codec is not looked at: a block is named by
+    /// its hash.
     ///
     /// To look is no use: whoever gives it to somebody says so ([`Store::touch`]).
     ///
     /// One that belongs to a public artifact is given before one of a private artifact. `None` also for hashes other
     /// than SHA-256.
     pub fn block(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
+        self.block_that(cid, |_| true)
+    }
+
+    /// The same, of those that `may` be had: several artifacts may have the same block.
+    pub fn block_that(&self, cid: &Cid, may: impl Fn(&Block) -> bool) -> Result<Option<Block>, StoreError> {
         let Some(hash) = sha256_of_cid(cid) else { return Ok(None) };
         let mut private = None;
         for guard in self.inner.blocks.prefix(hash.0).take(SAME_BLOCK) {
@@ -102,18 +119,23 @@ impl Store {
                     Block::Node { bytes, artifact, access }
                 }
             };
+            if !may(&block) {
+                continue;
+            }
             match block.access() {
                 Access::Public => return Ok(Some(block)),
                 Access::Private => private = private.or(Some(block)),
             }
         }
-        if private.is_none()
-            && let Some(stored) = self.look(&hash)?.filter(|s| s.size <= MOST_BLOCK_BYTES)
-        {
-            let length = stored.size;
-            return Ok(Some(Block::Range { stored, offset: 0, length }));
+        if private.is_some() {
+            return Ok(private);
         }
-        Ok(private)
+        if let Some(stored) = self.look(&hash)?.filter(|s| s.size <= MOST_BLOCK_BYTES) {
+            let length = stored.size;
+            return Ok(Some(Block::Range { stored, offset: 0, length }).filter(may));
+        }
+        let bytes = self.catalogue_block(&hash)?;
+        Ok(bytes.map(|bytes| Block::Catalogue { bytes }).filter(may))
     }
 
     /// The artifact with this digest, if it is stored. Strangers ask for it: that alone is no use of it, which would keep

@@ -41,6 +41,13 @@ pub enum Event {
         /// Where, without the peer id.
         address: Multiaddr,
     },
+    /// A connected peer has another connection more, or one fewer.
+    Moved {
+        /// Who.
+        peer: PeerId,
+        /// Where all its connections are, without the peer id.
+        addresses: Vec<Multiaddr>,
+    },
     /// A peer's last connection has gone.
     Disconnected {
         /// Who.
@@ -177,6 +184,11 @@ impl Swarm {
         }
     }
 
+    /// Takes [`Swarm::keep`] back: once it is lost, the peer is not dialled again.
+    pub fn release(&self, peer: &PeerId) {
+        self.order(Order::Release(*peer));
+    }
+
     /// Opens a stream to a connected peer, which has agreed to speak `protocol`: one round trip, 10 s at most.
     ///
     /// Never dials. Cancel-safe: a stream that comes too late is reset.
@@ -210,7 +222,7 @@ impl Swarm {
             let figures = figures.get(peer).copied().unwrap_or_default();
             PeerInfo {
                 peer: *peer,
-                addresses: known.connections.iter().map(|(_, address)| address.clone()).collect(),
+                addresses: known.addresses(),
                 agent: known.agent.clone(),
                 protocols: known.protocols.clone(),
                 rtt: known.ping.into_iter().chain(figures.round_trip).min(),

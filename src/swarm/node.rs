@@ -38,6 +38,7 @@ const RACE: NonZeroU8 = NonZeroU8::new(4).expect("four is not zero");
 pub(super) enum Order {
     Dial(PeerId, Vec<Multiaddr>),
     Keep(PeerId, Vec<Multiaddr>),
+    Release(PeerId),
     Disconnect(PeerId),
     Stop,
 }
@@ -60,6 +61,13 @@ pub(super) struct Known {
     /// Where it says that it listens.
     claimed: Vec<Multiaddr>,
     pub(super) ping: Option<Duration>,
+}
+
+impl Known {
+    /// Where its connections are.
+    pub(super) fn addresses(&self) -> Vec<Multiaddr> {
+        self.connections.iter().map(|(_, address)| address.clone()).collect()
+    }
 }
 
 #[derive(NetworkBehaviour)]
@@ -177,6 +185,7 @@ impl Node {
         match order {
             Order::Dial(peer, addresses) => self.book.lock().expect(LOCK).dial(peer, addresses, now),
             Order::Keep(peer, addresses) => self.book.lock().expect(LOCK).keep(peer, addresses, now),
+            Order::Release(peer) => self.book.lock().expect(LOCK).release(&peer, now),
             Order::Disconnect(peer) => {
                 // It errs when there is no connection.
                 let _ = self.swarm.disconnect_peer_id(peer);
@@ -253,7 +262,7 @@ impl Node {
             ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
         });
         self.book.lock().expect(LOCK).connected(&peer, now);
-        let first = {
+        let (first, addresses) = {
             let mut state = self.state.lock().expect(LOCK);
             let known = state.peers.entry(peer).or_insert_with(|| Known {
                 connections: Vec::new(),
@@ -268,23 +277,30 @@ impl Node {
             if kin {
                 self.streams.0.keep(&peer);
             }
-            known.connections.len() == 1
+            (known.connections.len() == 1, known.addresses())
         };
-        if first {
-            self.tell(Event::Connected { peer, address });
-        }
+        self.tell(match first {
+            true => Event::Connected { peer, address },
+            false => Event::Moved { peer, addresses },
+        });
     }
 
     fn closed(&mut self, peer: PeerId, id: ConnectionId) {
-        let gone = {
+        let addresses = {
             let mut state = self.state.lock().expect(LOCK);
             let Some(known) = state.peers.get_mut(&peer) else { return };
             known.connections.retain(|(c, _)| *c != id);
-            known.connections.is_empty() && state.peers.remove(&peer).is_some()
+            if known.connections.is_empty() {
+                state.peers.remove(&peer);
+            }
+            state.peers.get(&peer).map(Known::addresses)
         };
-        if gone {
-            self.book.lock().expect(LOCK).lost(&peer, Instant::now());
-            self.tell(Event::Disconnected { peer });
+        match addresses {
+            Some(addresses) => self.tell(Event::Moved { peer, addresses }),
+            None => {
+                self.book.lock().expect(LOCK).lost(&peer, Instant::now());
+                self.tell(Event::Disconnected { peer });
+            }
         }
     }
 

@@ -126,8 +126,8 @@ fn seeds() -> BTreeMap<(&'static str, String), Vec<u8>> {
         let mut reader = FrameReader::new(near::FRAME_BYTES);
         reader.push(&unhex(hex));
         let content = reader.next_frame().unwrap().unwrap();
-        let kind =
-            ["open", "offers", "news", "ask", "tell"].iter().position(|k| word.starts_with(k)).unwrap();
+        let kinds = ["open", "offers", "news", "ask", "tell", "held"];
+        let kind = kinds.iter().position(|k| word.starts_with(k)).unwrap();
         put("near", word, [&[kind as u8], &content[..]].concat());
     }
     put("near", "unknown-kind", b"\x04\x82\x18\x63\xa1\x00\x82\x01\x81\x02".to_vec());

@@ -116,7 +116,7 @@ impl Default for Places {
 
 impl Exchange {
     /// Fetches the DAG of a file from peers: `peers` are thought to have it; when none is named, all connected ones that
-    /// speak bitswap are asked.
+    /// speak bitswap and are near are asked, and those elsewhere who list what the CID names.
     ///
     /// Blocks are verified by their hashes before anything else, and come in the order of a walk from the root, parents
     /// before children, the file from its front. Waits while four DAGs are being fetched. Cancel-safe.
@@ -127,31 +127,54 @@ impl Exchange {
         limits: DagLimits,
     ) -> Result<Fetching, FetchError> {
         if !peers.is_empty() {
-            return self.fetch_from(cid, peers, Role::Holder, limits).await;
+            return self.fetch_from(Walk::new(cid, limits.bytes)?, peers, Role::Holder, limits).await;
         }
+        let listed = match sha256_of_cid(&cid) {
+            Some(sha256) => self.listed_by(sha256).await,
+            None => Vec::new(),
+        };
         let mut speak = self.inner.swarm.peers();
-        speak.retain(|info| speaks(info, BITSWAP));
+        let may = |peer: &PeerId| listed.contains(peer) || self.inner.peers.is_near(peer);
+        speak.retain(|info| speaks(info, BITSWAP) && may(&info.peer));
         speak.sort_by_key(|info| info.rtt.unwrap_or(Duration::MAX));
         let peers: Vec<PeerId> = speak.iter().map(|info| info.peer).take(ASKED).collect();
-        self.fetch_from(cid, &peers, Role::Unknown, limits).await
+        self.fetch_from(Walk::new(cid, limits.bytes)?, &peers, Role::Unknown, limits).await
+    }
+
+    /// Fetches these blocks from one peer, whatever they are part of, in this order. It is over once the peer says that
+    /// it does not have one.
+    pub(in crate::exchange) async fn fetch_blocks(
+        &self,
+        cids: Vec<Cid>,
+        peer: PeerId,
+        patience: Duration,
+    ) -> Result<Fetching, FetchError> {
+        let connected = self.inner.swarm.peers();
+        if !connected.iter().any(|info| info.peer == peer && speaks(info, BITSWAP)) {
+            return Err(FetchError::NoPeers);
+        }
+        let limits = DagLimits { patience, absence: Absence::Ends, ..DagLimits::default() };
+        self.fetch_from(Walk::blocks(cids), &[peer], Role::Holder, limits).await
     }
 
     /// Whether there is an IPFS node to ask that is not dpm's.
     pub fn has_strangers(&self) -> bool {
-        !self.strangers().is_empty()
+        !self.strangers(&[]).is_empty()
     }
 
-    /// Asks IPFS nodes that are not dpm's for an artifact of one block, which its SHA-256 names, and gives who had it.
+    /// Asks IPFS nodes that are not dpm's, near or elsewhere and listing it in a room, for an artifact of one block, which
+    /// its SHA-256 names, and gives who had it.
     ///
     /// Waits until all have said that they do not, `patience` at most. Cancel-safe.
     pub async fn ask_strangers(&self, sha256: Sha256, patience: Duration) -> Option<(PeerId, Bytes)> {
-        let strangers = self.strangers();
+        let strangers = self.strangers(&self.listed_by(sha256).await);
         if strangers.is_empty() {
             return None;
         }
         let limits = DagLimits { bytes: CHUNK_BYTES, patience, absence: Absence::Ends };
         let asking = async {
-            let fetching = self.fetch_from(raw_cid(sha256), &strangers, Role::Unknown, limits);
+            let walk = Walk::new(raw_cid(sha256), limits.bytes).ok()?;
+            let fetching = self.fetch_from(walk, &strangers, Role::Unknown, limits);
             let mut fetching = fetching.await.ok()?;
             let got = fetching.next().await.ok()??;
             Some((fetching.gave().first()?.0, got.data))
@@ -163,28 +186,26 @@ impl Exchange {
         .await
     }
 
-    /// Connected peers that speak bitswap and not dpm's own protocol.
-    fn strangers(&self) -> Vec<PeerId> {
+    /// Connected peers that speak bitswap and not dpm's own protocol, and are near or among these.
+    fn strangers(&self, listed: &[PeerId]) -> Vec<PeerId> {
         let all = self.inner.swarm.peers().into_iter();
-        let strangers = all.filter(|info| speaks(info, BITSWAP) && !speaks(info, NEAR));
+        let may = |peer: &PeerId| listed.contains(peer) || self.inner.peers.is_near(peer);
+        let strangers = all.filter(|info| speaks(info, BITSWAP) && !speaks(info, NEAR) && may(&info.peer));
         strangers.map(|info| info.peer).take(ASKED).collect()
     }
 
     async fn fetch_from(
         &self,
-        cid: Cid,
+        walk: Walk,
         peers: &[PeerId],
         role: Role,
         limits: DagLimits,
     ) -> Result<Fetching, FetchError> {
-        let walk = Walk::new(cid, limits.bytes)?;
         let place = self.inner.bitswap.places.0.acquire_arc().await;
         let now = Instant::now();
         let connected = self.inner.swarm.peers();
         let round_trip = |peer: &PeerId| connected.iter().find(|info| info.peer == *peer)?.rtt;
-        let seed =
-            sha256_of_cid(&cid).map_or(0, |hash| u64::from_le_bytes(hash.0[..8].try_into().expect("8")));
-        let mut session = Session::new(seed, now);
+        let mut session = Session::new(walk.seed(), now);
         for peer in peers {
             session.peer(*peer, round_trip(peer), self.inner.peers.speed(peer), now);
         }

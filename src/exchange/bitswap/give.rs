@@ -12,11 +12,11 @@ use async_lock::Semaphore;
 use event_listener::Event;
 
 use crate::base::{PeerId, Sha256, sha256_of_cid};
-use crate::store::{Change, Store};
+use crate::store::{Block, Change, Store};
 use crate::unixfs::Layout;
 use crate::wire::bitswap::{BLOCK_BYTES, Message, PayloadBlock, Presence, PresenceKind, WantType, Wantlist};
 
-use super::super::{Exchange, Sharing};
+use super::super::Exchange;
 use super::LOCK;
 use super::ledger::{Due, Ledger, Outcome};
 use super::say::{Voice, comes_within};
@@ -186,6 +186,7 @@ impl Giver {
     async fn answer(&mut self) -> Result<()> {
         let (exchange, peer) = (self.exchange.clone(), self.peer);
         let giving = &exchange.inner.bitswap.giving;
+        exchange.placed(&peer).await;
         loop {
             let more = self.event.listen();
             let due = giving.with(|desk| desk.ledger.due(&peer, LOOKED_UP));
@@ -196,8 +197,8 @@ impl Giver {
                 continue;
             }
             let _place = giving.messages.acquire().await;
-            let (store, sharing) = (exchange.inner.store.clone(), exchange.inner.sharing.clone());
-            let answer = exchange.inner.disk.run(move || look_up(&store, &sharing, &peer, due)).await;
+            let asked = exchange.clone();
+            let answer = exchange.inner.disk.run(move || look_up(&asked, &peer, due)).await;
             giving.with(|desk| {
                 for (due, outcome) in &answer.outcomes {
                     desk.ledger.looked_up(&peer, due, *outcome);
@@ -213,14 +214,14 @@ impl Giver {
 }
 
 /// Looks up wants until a message is full. Blocks.
-fn look_up(store: &Store, sharing: &Sharing, peer: &PeerId, due: Vec<Due>) -> Answer {
+fn look_up(exchange: &Exchange, peer: &PeerId, due: Vec<Due>) -> Answer {
     let mut answer =
         Answer { message: Message::default(), bytes: 0, outcomes: Vec::with_capacity(due.len()) };
     let mut full = false;
     for want in due {
         let outcome = match full {
             true => Outcome::Postponed,
-            false => answer.put(store, sharing, peer, &want),
+            false => answer.put(exchange, peer, &want),
         };
         full |= outcome == Outcome::Postponed;
         answer.outcomes.push((want, outcome));
@@ -229,15 +230,18 @@ fn look_up(store: &Store, sharing: &Sharing, peer: &PeerId, due: Vec<Due>) -> An
 }
 
 impl Answer {
-    fn put(&mut self, store: &Store, sharing: &Sharing, peer: &PeerId, want: &Due) -> Outcome {
-        let found = store.block(&want.cid).unwrap_or_else(|e| {
+    fn put(&mut self, exchange: &Exchange, peer: &PeerId, want: &Due) -> Outcome {
+        let store = &exchange.inner.store;
+        let may = |block: &Block| match block.artifact() {
+            Some(artifact) => exchange.may_give(peer, block.access(), &artifact),
+            None => exchange.is_welcome(peer),
+        };
+        let found = store.block_that(&want.cid, may).unwrap_or_else(|e| {
             log::error!("looking for the block {}: {e}", want.cid);
             None
         });
-        let may = |block: &crate::store::Block| {
-            sharing.may(peer, block.access()) && block.length() <= BLOCK_BYTES as u64
-        };
-        let Some(block) = found.filter(may) else { return self.lacks(want) };
+        let small = |block: &Block| block.length() <= BLOCK_BYTES as u64;
+        let Some(block) = found.filter(small) else { return self.lacks(want) };
         if want.kind == WantType::Have && block.length() > INSTEAD_OF_WORD_BYTES {
             self.message.presences.push(Presence { cid: want.cid, kind: PresenceKind::Have });
             return Outcome::Answered;
@@ -248,7 +252,7 @@ impl Answer {
         match block.read() {
             Ok(bytes) => {
                 self.bytes += bytes.len() as u64;
-                store.touch(block.artifact());
+                block.artifact().into_iter().for_each(|artifact| store.touch(artifact));
                 self.message.payload.push(PayloadBlock::new(&want.cid, bytes.into()));
                 Outcome::Answered
             }

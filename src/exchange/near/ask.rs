@@ -50,28 +50,38 @@ pub struct Answer {
     pub first: Vec<PeerId>,
     /// The artifact itself, when it is small: already proved by its SHA-256.
     pub bytes: Option<(PeerId, Bytes)>,
+    /// Members of rooms, elsewhere, who list it: see [`Exchange::listers`].
+    pub listed: Vec<PeerId>,
 }
 
 impl Answer {
     /// Whether there is somebody to take it from.
     pub fn is_empty(&self) -> bool {
-        self.whole.is_empty() && self.flying.is_empty() && self.first.is_empty() && self.bytes.is_none()
-    }
-
-    /// Where it comes from in the end, if it comes at all by now. Who only goes first is not that: a node that waits for
-    /// it goes on saying that it claims, so that of nodes that wait for each other's claims none waits in a circle.
-    pub fn root(&self) -> Option<PeerId> {
-        self.whole.first().copied().or(self.flying.iter().find_map(|(_, of)| *of))
+        let nobody = self.whole.is_empty() && self.flying.is_empty() && self.first.is_empty();
+        nobody && self.bytes.is_none() && self.listed.is_empty()
     }
 
     /// Everybody who has it or will, the best first.
     pub fn holders(&self) -> Vec<PeerId> {
         let flying = self.flying.iter().map(|(peer, _)| peer);
-        self.whole.iter().chain(flying).chain(&self.first).copied().collect()
+        self.whole.iter().chain(flying).chain(&self.first).chain(&self.listed).copied().collect()
+    }
+
+    /// Who says that it has all of it, now or in a room.
+    pub fn wholes(&self) -> Vec<PeerId> {
+        self.whole.iter().chain(&self.listed).copied().collect()
     }
 }
 
 impl Exchange {
+    /// Where an artifact comes from in the end, if it comes at all by now. What members elsewhere give is as good as from
+    /// upstream: this node fetches it for those around. Who only goes first is not that: a node that waits for it goes on
+    /// saying that it claims, so that of nodes that wait for each other's claims none waits in a circle.
+    pub fn root(&self, answer: &Answer) -> Option<PeerId> {
+        let listed = || (!answer.listed.is_empty()).then(|| self.inner.swarm.peer_id());
+        answer.whole.first().copied().or(answer.flying.iter().find_map(|(_, of)| *of)).or_else(listed)
+    }
+
     /// Asks the nodes around for an artifact, and tells them that this node is about to fetch it.
     ///
     /// Waits for each node as its round trip deserves, 250 ms at most, and not at all for those that never answer in
@@ -200,12 +210,16 @@ impl Exchange {
     pub(super) fn offer(&self, peer: &PeerId, digest: &Digest, claim: bool) -> Offer {
         let inner = &self.inner;
         match inner.store.find(digest) {
-            Ok(Some(stored)) if inner.sharing.may(peer, stored.access) => {
+            Ok(Some(stored)) if self.may_give(peer, stored.access, &stored.sha256) => {
                 let root = stored.root.unwrap_or_else(|| raw_cid(stored.sha256));
                 return Offer::Whole { size: stored.size, root, root_block: self.root_block(&root) };
             }
             Ok(_) => {}
             Err(e) => log::error!("looking for {digest}: {e}"),
+        }
+        // What is about to come here, or whoever is about to fetch it elsewhere, is no business of the other.
+        if !inner.peers.is_near(peer) {
+            return Offer::Nothing;
         }
         // Together, so that of two nodes that ask each other at once exactly one goes first: see `turn`.
         let _turn = inner.turn.lock().expect("nothing panics under this lock");

@@ -14,7 +14,7 @@ use futures_lite::future;
 use futures_lite::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::base::{Access, Cid, Digest, PeerId, Sha256, raw_cid};
-use crate::store::{Stored, read_cached};
+use crate::store::{StoreError, Stored, read_cached};
 use crate::wire::near::{LEAVES, Tell};
 
 use super::super::Exchange;
@@ -55,19 +55,25 @@ where
         return writer.close().await;
     };
     let wanted = Wanted::default();
-    let _taker = Taker::begin(&exchange.inner.given, digest, peer);
-    let giving = Giving { exchange, peer, digest, wanted: &wanted, told: Told::default() };
+    let near = exchange.inner.peers.is_near(&peer);
+    // Nobody is sent to a member elsewhere, nor is it sent to anybody: it is not told who is here.
+    let _taker = near.then(|| Taker::begin(&exchange.inner.given, digest, peer));
+    let giving = Giving { exchange, peer, near, digest, wanted: &wanted, told: Told::default() };
     future::or(wanted.read(reader), giving.write(source, writer)).await
 }
 
 async fn find(exchange: &Exchange, peer: PeerId, digest: Digest) -> Option<Source> {
-    let store = exchange.inner.store.clone();
-    let found = exchange.inner.disk.run(move || store.find(&digest)).await;
-    match found {
-        Ok(Some(stored)) if exchange.inner.sharing.may(&peer, stored.access) => Some(Source::Stored(stored)),
-        Ok(_) => {
-            // Only what anybody may have is ever shown as coming.
-            let may = exchange.inner.sharing.may(&peer, Access::Public);
+    let asked = exchange.clone();
+    let look = move || {
+        let found = asked.inner.store.find(&digest)?;
+        Ok::<_, StoreError>(found.filter(|stored| asked.may_give(&peer, stored.access, &stored.sha256)))
+    };
+    match exchange.inner.disk.run(look).await {
+        Ok(Some(stored)) => Some(Source::Stored(stored)),
+        Ok(None) => {
+            // Only what anybody may have is ever shown as coming, and only to those around.
+            let may =
+                exchange.inner.sharing.may(&peer, Access::Public) && exchange.inner.peers.is_near(&peer);
             exchange.inner.partials.find(&digest).filter(|_| may).map(Source::Coming)
         }
         Err(e) => {
@@ -92,6 +98,7 @@ struct Told {
 struct Giving<'a> {
     exchange: &'a Exchange,
     peer: PeerId,
+    near: bool,
     digest: Digest,
     wanted: &'a Wanted,
     told: Told,
@@ -163,7 +170,7 @@ impl Giving<'_> {
         let (given, digest, peer) = (&inner.given, self.digest, self.peer);
         // Nobody shows the last chunk before the whole is proved.
         let last = self.told.size.map(|size| chunks_of(size) - 1);
-        let elsewhere = |n| given.elsewhere(&digest, n, peer).filter(|_| last != Some(n));
+        let elsewhere = |n| given.elsewhere(&digest, n, peer).filter(|_| self.near && last != Some(n));
         let next = match source {
             Source::Stored(stored) => {
                 let chunks = chunks_of(stored.size);
@@ -274,6 +281,9 @@ impl Giving<'_> {
 
     async fn send(&mut self, source: &Source, n: u32, writer: &mut (impl AsyncWrite + Unpin)) -> Result<()> {
         let inner = &self.exchange.inner;
+        if !self.exchange.is_present(&self.peer) {
+            return Err(Error::other("it is in no room with us any more"));
+        }
         inner.given.begins(&self.digest, n, self.peer);
         let (bytes, (offset, length)) = match source {
             Source::Stored(stored) => {

@@ -1,9 +1,10 @@
 //! `/dpm/near/1`: what dpm nodes say to each other.
 //!
 //! A stream begins with what it is for: a question ("have you these?", which is also a claim), an artifact to take in
-//! chunks, or news of what a node has.
+//! chunks, news of what a node has, or blocks of catalogues to give.
 
 mod ask;
+mod blocks;
 mod give;
 mod io;
 mod news;
@@ -11,6 +12,7 @@ mod serve;
 mod take;
 
 pub use ask::Answer;
+pub use blocks::BlocksError;
 pub use take::{Aside, Chunk, Claim, Handed, Invitation, Outcome, Over, SoFar, Taking, Want};
 
 pub(super) use give::Given;

@@ -100,7 +100,7 @@ pub(in crate::exchange) async fn tell(exchange: Exchange, peer: PeerId) {
         // Under the lock, or one who comes back right now would be told by nobody.
         {
             let mut told = inner.told.lock().expect(LOCK);
-            if !inner.peers.connected().contains(&peer) {
+            if !inner.peers.is_near(&peer) {
                 told.remove(&peer);
                 return;
             }
@@ -154,7 +154,16 @@ async fn tell_all(exchange: &Exchange, peer: PeerId) -> Result<()> {
         let mut byte = [0];
         futures_lite::io::AsyncReadExt::read(&mut reader, &mut byte).await.map(drop)
     };
-    future::or(telling, gone).await
+    let moved = async {
+        loop {
+            let changed = exchange.inner.peers.changed();
+            if !exchange.inner.peers.is_near(&peer) {
+                return Ok(());
+            }
+            changed.await;
+        }
+    };
+    future::or(moved, future::or(telling, gone)).await
 }
 
 struct Teller<W> {

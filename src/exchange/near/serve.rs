@@ -14,7 +14,7 @@ use crate::wire::near::{FRAME_BYTES, Offers, Open};
 
 use super::super::Exchange;
 use super::io::{Reader, within, write_frame};
-use super::{NEAR, give, news};
+use super::{NEAR, blocks, give, news};
 
 /// Streams served at once, of all peers. Each has a task, 8 KiB read ahead, and either a first frame that has not come
 /// to its end (128 KiB) or a piece of a file (64 KiB): 70 MB where all are as bad as can be.
@@ -108,6 +108,7 @@ async fn attend(
     lookups: &Semaphore,
     place: &Place,
 ) -> Result<()> {
+    exchange.placed(&peer).await;
     let (reader, mut writer) = futures_lite::io::split(stream);
     let mut reader = Reader::new(reader);
     let opening = within(OPEN_TIME, "opening", reader.frame(FRAME_BYTES)).await?;
@@ -128,6 +129,9 @@ async fn attend(
             within(OPEN_TIME, "an answer", answer).await
         }
         Some(Open::Take { digest }) => give::give(exchange, peer, digest, reader, writer).await,
+        Some(Open::Blocks { hashes }) => blocks::give(exchange, peer, &hashes, lookups, &mut writer).await,
+        // Of others they are not believed.
+        Some(Open::News(_)) if !exchange.inner.peers.is_near(&peer) => Ok(()),
         Some(Open::News(first)) => {
             let number = place.for_news();
             news::listen(exchange, peer, first, reader, || place.is_latest(number)).await

@@ -8,6 +8,8 @@
 //! - [`Open::Ask`]: the other side answers with one [`Offers`] and both close.
 //! - [`Open::Take`]: both write from then on, the opener [`Ask`]s, the other side [`Tell`]s.
 //! - [`Open::News`]: the opener may write more [`News`] frames, the other side nothing.
+//! - [`Open::Blocks`]: the other side answers with one [`Held`] a hash, each with its block's bytes behind it, and both
+//!   close.
 
 mod codec;
 mod take;
@@ -19,6 +21,7 @@ use minicbor::{Decode, Encode};
 
 use crate::base::limits::{ARTIFACT_BYTES, CHUNK_BYTES};
 use crate::base::{Cid, Digest, PeerId, Sha256};
+use crate::catalogue::MOST_BLOCK_BYTES;
 
 use super::WireError;
 use codec::{UnknownKind, from_frame, kind_from_frame, to_frame};
@@ -37,6 +40,10 @@ pub const LEAVES: usize = 2048;
 
 /// Most entries in one [`News`], added and removed together: half a frame.
 pub const NEWS: usize = 2048;
+
+/// Most hashes in one [`Open::Blocks`]: a catalogue of 60,000 blocks is 240 questions, several of which are under way at
+/// once, and the answer to the largest is 40 MiB, sent as it is read.
+pub const BLOCKS: usize = 256;
 
 /// Chunks of the largest artifact there may be: no chunk has a number from here on.
 pub const CHUNKS: u32 = (ARTIFACT_BYTES / CHUNK_BYTES) as u32;
@@ -69,6 +76,13 @@ pub enum Open {
     /// What may be had from the sender.
     #[n(2)]
     News(#[n(0)] News),
+    /// These blocks of catalogues, please.
+    #[n(3)]
+    Blocks {
+        /// SHA-256 of each, at most [`BLOCKS`].
+        #[cbor(n(0), with = "codec::hashes")]
+        hashes: Vec<Sha256>,
+    },
     /// A kind that only a later version knows: close the stream.
     #[n(0xffff_ffff)]
     Unknown(#[n(0)] u32),
@@ -128,6 +142,25 @@ pub enum Offer {
     Unknown(#[n(0)] u32),
 }
 
+/// What a peer has of one block that it was asked for: one for each hash of [`Open::Blocks`], in the same order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub enum Held {
+    /// It does not have it.
+    #[n(0)]
+    Nothing,
+    /// It has it: its bytes follow this frame as they are.
+    #[n(1)]
+    Block {
+        /// Bytes that follow, at most [`MOST_BLOCK_BYTES`].
+        #[n(0)]
+        length: u32,
+    },
+    /// A kind that only a later version knows: as good as nothing.
+    #[n(0xffff_ffff)]
+    Unknown(#[n(0)] u32),
+}
+
 /// How the catalogue of what may be shared changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -153,6 +186,7 @@ impl Open {
         match &open {
             Self::Ask { digests, .. } => few("digests in a question", digests.len(), DIGESTS)?,
             Self::News(news) => news.check()?,
+            Self::Blocks { hashes } => few("blocks in a question", hashes.len(), BLOCKS)?,
             Self::Take { .. } | Self::Unknown(_) => {}
         }
         Ok(open)
@@ -188,6 +222,25 @@ impl Offers {
     }
 }
 
+impl Held {
+    /// Reads a frame's content.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let held = kind_from_frame("what is held", bytes)?;
+        match held {
+            Self::Block { length } if length as usize > MOST_BLOCK_BYTES => {
+                let limit = MOST_BLOCK_BYTES as u64;
+                Err(WireError::TooLong { what: "a catalogue's block", bytes: length.into(), limit })
+            }
+            _ => Ok(held),
+        }
+    }
+
+    /// As a frame.
+    pub fn frame(&self) -> Vec<u8> {
+        to_frame(self)
+    }
+}
+
 impl News {
     /// Reads the content of a stream's second frame, or a later one. The first is an [`Open`].
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
@@ -213,6 +266,12 @@ impl From<UnknownKind> for Open {
 }
 
 impl From<UnknownKind> for Offer {
+    fn from(kind: UnknownKind) -> Self {
+        Self::Unknown(kind.0)
+    }
+}
+
+impl From<UnknownKind> for Held {
     fn from(kind: UnknownKind) -> Self {
         Self::Unknown(kind.0)
     }

@@ -14,6 +14,7 @@ enum Any {
     News(News),
     Ask(Ask),
     Tell(Tell),
+    Held(Held),
 }
 
 impl Any {
@@ -24,6 +25,7 @@ impl Any {
             "news" => Self::News(News::decode(bytes)?),
             "ask" => Self::Ask(Ask::decode(bytes)?),
             "tell" => Self::Tell(Tell::decode(bytes)?),
+            "held" => Self::Held(Held::decode(bytes)?),
             kind => panic!("the fixture has a {kind}"),
         })
     }
@@ -35,6 +37,7 @@ impl Any {
             Self::News(message) => message.frame(),
             Self::Ask(message) => message.frame(),
             Self::Tell(message) => message.frame(),
+            Self::Held(message) => message.frame(),
         }
     }
 }
@@ -84,6 +87,9 @@ fn one_of_each() -> Vec<(&'static str, Any)> {
         ("tell-chunk", Any::Tell(Tell::Chunk { n: 5, length: 1 << 20 })),
         ("tell-elsewhere", Any::Tell(Tell::Elsewhere { n: 6, peer })),
         ("tell-gone", Any::Tell(Tell::Gone { reason: Tell::FAILED })),
+        ("open-blocks", Any::Open(Open::Blocks { hashes: vec![sha(9), sha(10)] })),
+        ("held-nothing", Any::Held(Held::Nothing)),
+        ("held-block", Any::Held(Held::Block { length: 160 << 10 })),
     ]
 }
 
@@ -122,11 +128,12 @@ fn the_fixture_is_read_and_written_as_it_is() {
 
 #[test]
 fn what_a_later_version_says() {
-    let cases: [(&str, &str, Any); 6] = [
+    let cases: [(&str, &str, Any); 7] = [
         // [99, {0: [1, [2]]}]
         ("an unknown opening", "open-", Any::Open(Open::Unknown(99))),
         ("an unknown request", "ask-", Any::Ask(Ask::Unknown(99))),
         ("an unknown reply", "tell-", Any::Tell(Tell::Unknown(99))),
+        ("something unknown that is held", "held-", Any::Held(Held::Unknown(99))),
         ("an unknown key", "ask-", Any::Ask(Ask::Cancel { first: 1, count: 2 })),
         ("an unknown offer", "offers-", {
             Any::Offers(Offers {
@@ -136,6 +143,7 @@ fn what_a_later_version_says() {
         ("an unknown key in an answer", "offers-", Any::Offers(Offers::default())),
     ];
     let bytes = [
+        "821863a10082018102",
         "821863a10082018102",
         "821863a10082018102",
         "821863a10082018102",
@@ -180,6 +188,15 @@ fn at_a_limit_and_beyond() {
         assert_eq!(News::decode(&content(&news.frame())), Err(want.clone()));
         assert_eq!(Open::decode(&content(&Open::News(news).frame())), Err(want));
     }
+
+    let blocks = |n| Open::Blocks { hashes: vec![sha(1); n] };
+    assert_eq!(Open::decode(&content(&blocks(BLOCKS).frame())), Ok(blocks(BLOCKS)));
+    let beyond = Open::decode(&content(&blocks(BLOCKS + 1).frame()));
+    assert_eq!(beyond, Err(many("blocks in a question", BLOCKS)));
+    let held = |length| Held::Block { length };
+    assert_eq!(Held::decode(&content(&held(163_840).frame())), Ok(held(163_840)));
+    let too_long = WireError::TooLong { what: "a catalogue's block", bytes: 163_841, limit: 163_840 };
+    assert_eq!(Held::decode(&content(&held(163_841).frame())), Err(too_long));
 
     let leaves = |first, n| Tell::Leaves { first, hashes: vec![sha(1); n] };
     let beyond = WireError::Field { what: "a range of chunks", why: "beyond the largest artifact" };

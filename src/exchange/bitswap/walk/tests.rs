@@ -171,3 +171,22 @@ fn what_is_no_file() {
     let finer = node(&mut blocks, b"", &vec![(fine, 8000); 8000]);
     assert_eq!(walk(&blocks, finer, u64::MAX), Err(WalkError::TooFine));
 }
+
+#[test]
+fn blocks_as_they_are() {
+    let mut blocks = Blocks::new();
+    // What no file has in it, a block twice, and one that is named by another hash.
+    let cids: Vec<Cid> = (0..3).map(|n| put(&mut blocks, vec![n, 0xff], crate::base::DAG_CBOR)).collect();
+    let other = Cid::new_v1(RAW, crate::base::Cid::default().hash().to_owned());
+    let mut walk = Walk::blocks([cids[0], cids[1], other, cids[0], cids[2]]);
+    assert_eq!(walk.want(), 3);
+    assert!(walk.is_all_wanted(), "nothing follows from what they are");
+    for n in [2, 1, 0] {
+        assert!(walk.next().is_none());
+        let hash = sha256_of_cid(&walk.cid(n).unwrap()).unwrap();
+        walk.came(n, &blocks[&hash]).unwrap();
+    }
+    let got: Vec<Cid> = std::iter::from_fn(|| walk.next()).map(|got| got.cid).collect();
+    assert_eq!(got, [cids[0], cids[1], cids[0], cids[2]]);
+    assert!(walk.is_over());
+}
