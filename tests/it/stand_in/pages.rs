@@ -362,6 +362,26 @@ fn members_who_contradict_each_other() {
     assert_eq!(house.node.get(&published.file()).body, published.bytes);
 }
 
+/// One who got a file from a neighbour knows less of it than one who saw its index.
+#[test]
+fn who_knows_more_says_more() {
+    let house = House::new();
+    let (project, full) = demo();
+    house.upstream.broken(&project.page_path(), Fault::Says("500 Broken"));
+    let mut wrong = full.clone();
+    wrong.facts.core_metadata = Some(Sha256::of(b"other metadata").digest());
+    Member::new("alice", 1).has([listed(&project)]).tells(&house.node);
+    assert_eq!(house.page(&project, 200, "ROOM").json()["files"][0]["yanked"], false);
+    Member::new("bob", 2).has([full]).tells(&house.node);
+    let file = &house.page(&project, 200, "ROOM").json()["files"][0];
+    assert_eq!((&file["yanked"], &file["requires-python"]), (&json!("too old"), &json!(">=3.6, <4")));
+    assert_eq!(file["core-metadata"]["sha256"], Sha256::of(b"metadata").hex());
+    // Metadata that they do not agree on is taken from the wheel.
+    Member::new("carol", 3).has([wrong]).tells(&house.node);
+    let file = &house.page(&project, 200, "ROOM").json()["files"][0];
+    assert_eq!((&file["core-metadata"], &file["yanked"]), (&json!(true), &json!("too old")));
+}
+
 /// Entries within the room's rules that are none of the project's business.
 #[test]
 fn hostile_entries() {
