@@ -45,7 +45,7 @@ pub use circle::Vicinity;
 use near::Neighbours;
 pub use prefetch::Prefetch;
 use room::Matrix;
-pub use room::RoomOrder;
+pub use room::{Change, RoomOrder};
 
 /// Name of the control socket in the data folder.
 pub const CONTROL_SOCKET: &str = "control.sock";
