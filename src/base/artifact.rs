@@ -23,6 +23,16 @@ pub struct Artifact {
     pub limit_bytes: u64,
 }
 
+/// In the place of an upstream's name: nobody is known to have it but members of a room. No upstream can be called so.
+pub const ROOM: &str = "room:";
+
+impl Artifact {
+    /// Whether there is no upstream to ask for it.
+    pub fn is_rooms(&self) -> bool {
+        self.upstream == ROOM
+    }
+}
+
 /// Who may have an artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {

@@ -19,7 +19,7 @@ mod secret;
 mod trail;
 pub mod varint;
 
-pub use artifact::{Access, Artifact};
+pub use artifact::{Access, Artifact, ROOM};
 pub use cid::{
     Cid, CidError, DAG_CBOR, DAG_PB, IDENTITY, MOST_CID_BYTES, RAW, SHA2_256, dag_cbor_cid, dag_pb_cid,
     parse_cid, parse_cid_text, raw_cid, read_cid, sha256_of_cid,

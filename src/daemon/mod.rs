@@ -199,6 +199,7 @@ impl Rooms {
             disk: disk.clone(),
             net: Gate::new(QUESTIONS),
             tasks: flights.clone(),
+            members: Some(members.clone()),
         };
         // A gate of its own: registries that hang hold up no index.
         let theirs = resolve::Parts { net: Gate::new(QUESTIONS), ..parts.clone() };

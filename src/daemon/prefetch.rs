@@ -256,7 +256,7 @@ impl Sums {
     fn row(&self, what: &str, digest: &Value, state: Option<State>) -> Value {
         let json = |sum: &Sum| json!({"artifacts": sum.artifacts, "bytes": sum.bytes});
         json!({
-            "what": what, "digest": digest, "confirmed": state.map(|state| state != State::Stale),
+            "what": what, "digest": digest, "confirmed": state.map(|state| matches!(state, State::Hit | State::Miss)),
             "fetched": json(&self.fetched), "from_peers": json(&self.peers), "already_here": json(&self.here),
         })
     }

@@ -176,7 +176,8 @@ mod client {
                 }
                 RoomOrder::Create { name, encrypted, invite } => {
                     let invite = invite.iter().map(|user| UserId::parse(user)).collect::<Result<_, _>>()?;
-                    let room = NewRoom { name: name.clone(), encrypted: *encrypted, invite };
+                    let room =
+                        NewRoom { name: name.clone(), encrypted: *encrypted, invite, state: Vec::new() };
                     json!({"room": client.create(room).await?.as_str()})
                 }
                 RoomOrder::Join { room, via } => json!({"room": client.join(room, via).await?.as_str()}),

@@ -32,10 +32,7 @@ pub(super) fn from_upstream(
     verifier: Verifier,
 ) -> Result<Verifier, Stop> {
     let artifact = &flight.artifact;
-    if inner.offline {
-        return Err(FetchError::Offline(artifact.filename.clone()).into());
-    }
-    let site = inner.site(artifact)?;
+    let site = inner.asked(artifact)?;
     flight.comes_from(Via::Upstream);
     if verifier.at > 0 {
         // What is here came from peers, so there is a digest, and it proves that the rest fits.
@@ -233,7 +230,18 @@ pub(super) fn read_some(body: &mut impl std::io::Read, buffer: &mut [u8]) -> std
 }
 
 impl Inner {
-    pub(super) fn site(&self, artifact: &Artifact) -> Result<&Site, FetchError> {
+    /// The upstream to ask, if there is one that may be.
+    pub(super) fn asked(&self, artifact: &Artifact) -> Result<&Site, FetchError> {
+        if artifact.is_rooms() {
+            return Err(FetchError::NoMember(artifact.filename.clone()));
+        }
+        match self.offline {
+            true => Err(FetchError::Offline(artifact.filename.clone())),
+            false => self.site(artifact),
+        }
+    }
+
+    fn site(&self, artifact: &Artifact) -> Result<&Site, FetchError> {
         self.sites.get(&artifact.upstream).ok_or_else(|| FetchError::NoSite(artifact.upstream.clone()))
     }
 }

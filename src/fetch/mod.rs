@@ -211,8 +211,8 @@ impl Fetch {
         if let Some(content) = self.find(&mut artifact).await? {
             return Ok(content);
         }
-        if self.inner.offline && near::neighbours(&self.inner, &artifact).is_none() {
-            return Err(FetchError::Offline(artifact.filename));
+        if (self.inner.offline || artifact.is_rooms()) && near::neighbours(&self.inner, &artifact).is_none() {
+            self.inner.asked(&artifact)?;
         }
         let flight = self.join(&artifact)?;
         match flight.start().await? {
@@ -223,6 +223,8 @@ impl Fetch {
                 digest: artifact.digest,
                 source: Source::Flight(flight, self.inner.clone()),
             }),
+            // Who has it gives it to be kept: there is no upstream to read it from in passing.
+            Start::NoRoom if artifact.is_rooms() => Err(FetchError::NoRoom(artifact.filename)),
             Start::NoRoom => {
                 self.inner.counters.passed.fetch_add(1, Ordering::Relaxed);
                 Ok(Content {
@@ -289,13 +291,11 @@ impl Fetch {
         if artifact.size.is_some() {
             return Ok(artifact.size);
         }
-        if self.inner.offline {
-            return Err(FetchError::Offline(artifact.filename));
-        }
+        self.inner.asked(&artifact)?;
         let inner = self.inner.clone();
         let ask = move || {
             let head = Ask { method: Method::Head, ..Ask::default() };
-            follow::open(&inner, inner.site(&artifact)?, &artifact, &head).map(|answer| answer.head.length)
+            follow::open(&inner, inner.asked(&artifact)?, &artifact, &head).map(|answer| answer.head.length)
         };
         self.inner.net.run(ask).await
     }
@@ -523,6 +523,12 @@ pub enum FetchError {
     /// Not stored, and nobody may be asked.
     #[error("{0} is not stored here and dpm runs with --offline")]
     Offline(String),
+    /// Only members of a room have it, and none of them gives it.
+    #[error(
+        "{0} is known from a room only, and no member that has it can be reached: start a node that has it, or ask \
+         again when the upstream answers"
+    )]
+    NoMember(String),
     /// Too many downloads are waiting.
     #[error("too many downloads are waiting; ask for {0} again")]
     Busy(String),

@@ -55,10 +55,8 @@ fn copy(
     wanted: std::ops::Range<u64>,
     sender: &async_channel::Sender<Result<Bytes, FetchError>>,
 ) -> Result<(), FetchError> {
-    if inner.offline {
-        return Err(FetchError::Offline(artifact.filename.clone()));
-    }
-    let mut answer = follow::open(inner, inner.site(artifact)?, artifact, &Ask::default())?;
+    let site = inner.asked(artifact)?;
+    let mut answer = follow::open(inner, site, artifact, &Ask::default())?;
     let mut verifier = Verifier::new(artifact.digest);
     let hold = usize::try_from(limits::HOLD_BACK_BYTES).expect("fits");
     let mut held: Vec<u8> = Vec::with_capacity(hold + CHUNK);

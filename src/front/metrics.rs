@@ -22,6 +22,8 @@ pub(super) enum Cache {
     Peer,
     /// Past its time, and said so.
     Stale,
+    /// The upstream fails, and members of a room said so.
+    Room,
     /// Through, without being stored.
     Bypass,
     /// Neither: our own pages, and errors.
@@ -29,7 +31,8 @@ pub(super) enum Cache {
 }
 
 impl Cache {
-    const ALL: [Self; 6] = [Self::Hit, Self::Miss, Self::Peer, Self::Stale, Self::Bypass, Self::None];
+    const ALL: [Self; 7] =
+        [Self::Hit, Self::Miss, Self::Peer, Self::Stale, Self::Room, Self::Bypass, Self::None];
 
     /// As in `X-Cache`.
     pub(super) fn header(self) -> &'static str {
@@ -38,6 +41,7 @@ impl Cache {
             Self::Miss => "MISS",
             Self::Peer => "PEER",
             Self::Stale => "STALE",
+            Self::Room => "ROOM",
             Self::Bypass => "BYPASS",
             Self::None => "NONE",
         }
@@ -49,6 +53,7 @@ impl Cache {
             Self::Miss => "miss",
             Self::Peer => "peer",
             Self::Stale => "stale",
+            Self::Room => "room",
             Self::Bypass => "bypass",
             Self::None => "none",
         }
@@ -56,8 +61,8 @@ impl Cache {
 }
 
 /// Status codes that are counted by themselves; others count as the hundred below them.
-const CODES: [u16; 19] =
-    [100, 200, 206, 300, 301, 304, 400, 403, 404, 405, 406, 416, 421, 431, 500, 502, 503, 504, 508];
+const CODES: [u16; 20] =
+    [100, 200, 206, 300, 301, 304, 400, 403, 404, 405, 406, 409, 416, 421, 431, 500, 502, 503, 504, 508];
 
 /// The door's counters.
 #[derive(Default)]

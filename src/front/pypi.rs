@@ -129,6 +129,18 @@ impl Pypi {
         let located = self.locate(want).await?;
         let (promised, answer) = match located {
             Located::InWheel(wheel) => return self.metadata_of(request, wheel, want, None).await,
+            // What a room tells of, members are looked for: not for what is in a wheel that is here.
+            Located::Artifact(mut artifact) if artifact.is_rooms() && want.part == Part::Metadata => {
+                let promised = artifact.digest;
+                let here = self.fetch.find(&mut artifact).await.map_err(failed)?;
+                match here {
+                    Some(content) => return Ok(self.content_reply(request, content, want)),
+                    None if self.has_wheel(want).await => {
+                        (promised, Err(FetchError::Missing(artifact.filename)))
+                    }
+                    None => (promised, self.sent(request, artifact, want).await),
+                }
+            }
             Located::Artifact(artifact) if request.method == Method::HEAD => {
                 (artifact.digest, self.told(request, artifact, want).await)
             }
@@ -136,7 +148,9 @@ impl Pypi {
         };
         match answer {
             // Promised and not there: installers take a 404 for a broken index, and the wheel has it.
-            Err(FetchError::Missing(_)) if want.part == Part::Metadata && want.filename.ends_with(".whl") => {
+            Err(FetchError::Missing(_) | FetchError::NoMember(_))
+                if want.part == Part::Metadata && want.filename.ends_with(".whl") =>
+            {
                 let whole = FileWant { part: Part::Whole, ..want.clone() };
                 let (Located::Artifact(wheel) | Located::InWheel(wheel)) = self.locate(&whole).await?;
                 self.metadata_of(request, wheel, want, promised).await
@@ -150,6 +164,12 @@ impl Pypi {
     fn is_ours(&self, content: &Content) -> bool {
         let from_index = || self.resolve.indexes().iter().any(|index| index.site.name == content.upstream());
         content.access() == Access::Public || from_index()
+    }
+
+    /// Whether the wheel is stored whose metadata is wanted.
+    async fn has_wheel(&self, want: &FileWant) -> bool {
+        let Some(digest) = want.digest.filter(|d| d.is_strong()) else { return false };
+        self.fetch.load(&digest).await.is_ok_and(|found| found.is_some())
     }
 
     async fn locate(&self, want: &FileWant) -> Result<Located, Box<Reply>> {
@@ -289,6 +309,7 @@ fn page_reply(request: &Request, page: &PageAnswer, form: Form) -> Reply {
         State::Hit => Cache::Hit,
         State::Miss => Cache::Miss,
         State::Stale => Cache::Stale,
+        State::Room => Cache::Room,
     };
     let rendered = &page.rendered;
     let same = text(request, header::IF_NONE_MATCH).is_some_and(|wanted| matches(wanted, &rendered.etag));
@@ -309,14 +330,16 @@ fn page_reply(request: &Request, page: &PageAnswer, form: Form) -> Reply {
         reply.set(header::CONTENT_ENCODING, "gzip");
     }
     let max_age = match page.state {
-        State::Stale => 0,
-        _ => page.fresh_for.as_secs(),
+        State::Stale | State::Room => 0,
+        State::Hit | State::Miss => page.fresh_for.as_secs(),
     };
     reply.put(header::CACHE_CONTROL, &format!("max-age={max_age}"));
     reply.age(page.age);
-    if page.state == State::Stale {
-        // RFC 5861 and the Warning header that RFC 9111 retired: kept because people know to look for it.
-        reply.set(header::WARNING, "110 dpm \"the upstream has not confirmed this\"");
+    // RFC 5861 and the Warning header that RFC 9111 retired: kept because people know to look for it.
+    match page.state {
+        State::Stale => reply.set(header::WARNING, "110 dpm \"the upstream has not confirmed this\""),
+        State::Room => reply.set(header::WARNING, "110 dpm \"members of a room say this, not the upstream\""),
+        State::Hit | State::Miss => {}
     }
     reply
 }

@@ -94,11 +94,14 @@ impl From<&ResolveError> for Reply {
             E::Unknown(_) | E::Unlisted(_) => (StatusCode::NOT_FOUND, None),
             E::Upstream(e) => (upstream(e), e.retry_after()),
             E::Index { .. } | E::TooLarge { .. } | E::NoIndex(_) => (StatusCode::BAD_GATEWAY, None),
+            // Nothing a client can do, and nothing to try again: people have to say who is right.
+            E::Disputed(_) => (StatusCode::CONFLICT, None),
             E::Offline(_) | E::Unconfirmed(_) => (StatusCode::GATEWAY_TIMEOUT, None),
             E::Lost(_) | E::Busy(_) | E::GivenUp(_) => (StatusCode::SERVICE_UNAVAILABLE, None),
             E::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
         };
-        Self::error(status, &e.to_string(), retry_after)
+        let reason = matches!(e, E::Disputed(_)).then_some("Members of a room contradict each other");
+        Self { reason, ..Self::error(status, &e.to_string(), retry_after) }
     }
 }
 
@@ -111,11 +114,13 @@ impl From<&FetchError> for Reply {
             E::Mismatch { .. } | E::Length { .. } | E::Changed(_) | E::TooLarge(_) | E::NoSite(_) => {
                 (StatusCode::BAD_GATEWAY, None)
             }
-            E::Offline(_) => (StatusCode::GATEWAY_TIMEOUT, None),
+            E::Offline(_) | E::NoMember(_) => (StatusCode::GATEWAY_TIMEOUT, None),
             E::NoRoom(_) | E::Busy(_) | E::GivenUp(_) => (StatusCode::SERVICE_UNAVAILABLE, None),
             E::Store(_) | E::Disk(..) => (StatusCode::INTERNAL_SERVER_ERROR, None),
         };
-        Self::error(status, &e.to_string(), retry_after)
+        let reason =
+            matches!(e, E::NoMember(_)).then_some("No member of the room that has it can be reached");
+        Self { reason, ..Self::error(status, &e.to_string(), retry_after) }
     }
 }
 

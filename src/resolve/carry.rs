@@ -11,7 +11,7 @@ use crate::base::Access;
 use crate::eco::pypi::{Project, ProjectName};
 use crate::store::{Page, PageHead, StoreError};
 
-use super::{LOCK, PageKey, Resolve, ResolveError};
+use super::{Answer, LOCK, PageKey, Resolve, ResolveError};
 
 /// A page of a project as it is stored.
 #[derive(Clone, Debug)]
@@ -115,13 +115,13 @@ impl Resolve {
         Ok(Adopted::Taken)
     }
 
-    /// What a project's page says now, asking the upstream as far as freshness demands.
+    /// What a project's page says now, asking the upstream as far as freshness demands, and rooms where it fails.
     pub async fn project(&self, name: &ProjectName) -> Result<Arc<Project>, ResolveError> {
         let key = PageKey::Project(name.clone());
-        let (head, _) = self.inner.head(&key, false).await?;
-        match head.found {
-            true => self.inner.project(&key, &head).await,
-            false => Err(ResolveError::Unknown(key)),
+        match self.inner.answer(&key, false).await? {
+            Answer::Room(page) => Ok(page.project),
+            Answer::Upstream(head, _) if head.found => self.inner.project(&key, &head).await,
+            Answer::Upstream(..) => Err(ResolveError::Unknown(key)),
         }
     }
 }

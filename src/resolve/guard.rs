@@ -28,10 +28,14 @@ impl Index {
         self.owns.iter().any(|p| p.matches(name))
     }
 
+    /// Whether what it has is not for everybody.
+    fn is_apart(&self) -> bool {
+        self.private || self.site.credentials.is_some()
+    }
+
     /// A file that a page of this index lists.
     pub(super) fn artifact(&self, file: &pypi::File) -> Artifact {
-        let apart = self.private || self.site.credentials.is_some();
-        let access = if apart && !self.peers { Access::Private } else { Access::Public };
+        let access = if self.is_apart() && !self.peers { Access::Private } else { Access::Public };
         listed(&self.site.name, access, file)
     }
 
@@ -71,6 +75,14 @@ impl Inner {
         match owner {
             Some(owner) => vec![owner],
             None => self.indexes.iter().collect(),
+        }
+    }
+
+    /// Whether rooms may say anything of a name: not if it is a private index's, or could be one's.
+    pub(super) fn may_be_told(&self, key: &PageKey, known: Option<&PageHead>) -> bool {
+        match known.filter(|head| head.found || head.private) {
+            Some(head) => !head.private && !self.index(&head.upstream).is_none_or(Index::is_apart),
+            None => !self.candidates(key, known).into_iter().any(Index::is_apart),
         }
     }
 

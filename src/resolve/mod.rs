@@ -1,13 +1,16 @@
 //! Names: what an index says of a project, how fresh that is, and which artifact a file's link means.
 //!
 //! Knows upstreams and the store, nothing of HTTP towards clients and nothing of fetching artifacts. Names are
-//! trusted from the upstream that owns them and from nobody else.
+//! trusted from the upstream that owns them and from nobody else; while it fails, from the rooms that the operator
+//! joined.
 
 mod carry;
 mod guard;
 pub mod images;
 mod memory;
+mod news;
 mod refresh;
+mod rooms;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
@@ -15,6 +18,7 @@ use std::time::Duration;
 
 use crate::base::{Access, Artifact, Digest, Trail};
 use crate::eco::pypi::{self, CoreMetadata, FileWant, Form, IndexError, Part, Project, ProjectName};
+use crate::members::Members;
 use crate::rt::{Clock, Gate, Tasks};
 use crate::store::{PageHead, Store, StoreError};
 use crate::upstream::{Client, Site, UpstreamError};
@@ -23,7 +27,10 @@ pub use carry::{Adopted, Carried};
 pub use guard::Index;
 pub use memory::Rendered;
 use memory::{Content, Memory};
+use news::News;
+pub use news::{Change, Hint};
 use refresh::Refreshes;
+use rooms::{RoomPage, Rooms};
 
 /// How long answers of an upstream are good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +96,8 @@ pub enum State {
     Miss,
     /// Past its time: the upstream fails, or is being asked meanwhile.
     Stale,
+    /// The upstream fails, and members of a room said so, or a part of it.
+    Room,
 }
 
 /// A page as a client gets it.
@@ -98,7 +107,7 @@ pub struct PageAnswer {
     pub rendered: Arc<Rendered>,
     /// Relation to the upstream.
     pub state: State,
-    /// Time since the upstream confirmed it.
+    /// Time since the upstream confirmed it; of a room's page, the age of the oldest word in it.
     pub age: Duration,
     /// How long it is fresh from that confirmation on.
     pub fresh_for: Duration,
@@ -132,6 +141,8 @@ struct Inner {
     tasks: Tasks,
     memory: Arc<Mutex<Memory>>,
     refreshes: Arc<Refreshes>,
+    rooms: Rooms,
+    news: Arc<News>,
     /// One worker a page: what one has parsed or rendered the next ones find in memory.
     working: Arc<[async_lock::Mutex<()>; WORKERS]>,
 }
@@ -151,6 +162,8 @@ pub struct Parts {
     pub net: Gate,
     /// Owns refreshes, which outlive the requests that caused them.
     pub tasks: Tasks,
+    /// Who stands in for upstreams that fail.
+    pub members: Option<Members>,
 }
 
 /// How long a request waits for a revalidation when it could be served a stale page.
@@ -166,7 +179,8 @@ const WORKERS: usize = 4;
 impl Resolve {
     /// Over `indexes`, asked in this order.
     pub fn new(indexes: Vec<Index>, freshness: Freshness, offline: bool, parts: Parts) -> Self {
-        let Parts { store, client, clock, disk, net, tasks } = parts;
+        let Parts { store, client, clock, disk, net, tasks, members } = parts;
+        let rooms = Rooms::new(members, disk.clone());
         let inner = Inner {
             indexes: indexes.into(),
             freshness,
@@ -179,6 +193,8 @@ impl Resolve {
             tasks,
             memory: Arc::default(),
             refreshes: Arc::default(),
+            rooms,
+            news: Arc::default(),
             working: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -216,7 +232,10 @@ impl Resolve {
         gzip: bool,
         refresh: bool,
     ) -> Result<PageAnswer, ResolveError> {
-        let (head, state) = self.inner.head(&key, refresh).await?;
+        let (head, state) = match self.inner.answer(&key, refresh).await? {
+            Answer::Upstream(head, state) => (head, state),
+            Answer::Room(page) => return self.inner.rendered_room(&key, form, gzip, page).await,
+        };
         if !head.found {
             return Err(ResolveError::Unknown(key));
         }
@@ -232,16 +251,19 @@ impl Resolve {
         let key = PageKey::Project(want.project.clone());
         let mut refresh = false;
         loop {
-            let (head, state) = self.inner.head(&key, refresh).await?;
-            if !head.found {
-                return Err(ResolveError::Unknown(key));
-            }
-            let project = self.inner.project(&key, &head).await?;
-            if let Some(located) = self.inner.locate(want, &project, &head)? {
+            let (located, state) = match self.inner.answer(&key, refresh).await? {
+                Answer::Upstream(head, _) if !head.found => return Err(ResolveError::Unknown(key)),
+                Answer::Upstream(head, state) => {
+                    let project = self.inner.project(&key, &head).await?;
+                    (self.inner.locate(want, &project, &head)?, state)
+                }
+                Answer::Room(page) => (self.inner.locate_room(want, &page)?, State::Room),
+            };
+            if let Some(located) = located {
                 return Ok(located);
             }
             // The link may be from a newer page than ours.
-            if self.inner.offline || refresh && state == State::Stale {
+            if self.inner.offline || refresh && matches!(state, State::Stale | State::Room) {
                 return Err(ResolveError::Unconfirmed(want.filename.clone()));
             }
             if refresh || state == State::Miss {
@@ -293,39 +315,37 @@ impl Resolve {
 }
 
 impl Inner {
-    /// What is known of a page now, asking the upstream as far as freshness demands.
-    async fn head(self: &Arc<Self>, key: &PageKey, refresh: bool) -> Result<(PageHead, State), ResolveError> {
+    /// What is known of a page now, asking the upstream as far as freshness demands, and rooms where it fails.
+    async fn answer(self: &Arc<Self>, key: &PageKey, refresh: bool) -> Result<Answer, ResolveError> {
         let known = self.known(key).await?;
-        let Some(head) = known else {
-            if self.offline {
-                return Err(ResolveError::Offline(key.clone()));
-            }
-            return Ok((self.refresh(key, None).await?, State::Miss));
-        };
+        let Some(head) = known else { return self.find_out(key, None, refresh).await };
         let age = age(&head, self.clock.now(), &self.freshness);
         let fresh_for = Duration::from_millis(head.fresh_for);
         let demanded = refresh && age >= LEAST_AGE;
         if age < fresh_for && !demanded {
-            return Ok((head, State::Hit));
+            return Ok(Answer::Upstream(head, State::Hit));
         }
         if self.offline {
             // "There is none" is good for its time only.
-            return if head.found {
-                Ok((head, State::Stale))
-            } else {
-                Err(ResolveError::Offline(key.clone()))
+            return match head.found {
+                true => Ok(self.completed(key, head).await),
+                false => self.find_out(key, Some(head), demanded).await,
             };
         }
         let servable = head.found && age < fresh_for + self.freshness.stale_if_error;
-        if servable && !demanded && age < fresh_for + self.freshness.stale_while_revalidate {
-            self.start_refresh(key, Some(head.clone()));
-            return Ok((head, State::Stale));
-        }
         if !servable {
-            return Ok((self.refresh(key, Some(head)).await?, State::Miss));
+            return self.find_out(key, Some(head), demanded).await;
         }
-        if !demanded && self.memory.lock().expect(LOCK).failed_lately(key, self.clock.now()) {
-            return Ok((head, State::Stale));
+        let failed = self.memory.lock().expect(LOCK).failed_lately(key, self.clock.now());
+        if !demanded && age < fresh_for + self.freshness.stale_while_revalidate {
+            self.start_refresh(key, Some(head.clone()));
+            return Ok(match failed {
+                true => self.completed(key, head).await,
+                false => Answer::Upstream(head, State::Stale),
+            });
+        }
+        if !demanded && failed {
+            return Ok(self.completed(key, head).await);
         }
         let answer =
             futures_lite::future::or(async { Some(self.refresh(key, Some(head.clone())).await) }, async {
@@ -333,13 +353,16 @@ impl Inner {
                 None
             });
         match answer.await {
-            Some(Ok(head)) => Ok((head, State::Miss)),
+            Some(Ok(head)) => Ok(Answer::Upstream(head, State::Miss)),
             Some(Err(e)) if e.is_upstreams() => {
                 log::warn!("{key} is served stale: {e}");
-                Ok((head, State::Stale))
+                Ok(match e.leaves_names_to_rooms() {
+                    true => self.completed(key, head).await,
+                    false => Answer::Upstream(head, State::Stale),
+                })
             }
             Some(Err(e)) => Err(e),
-            None => Ok((head, State::Stale)),
+            None => Ok(self.completed(key, head).await),
         }
     }
 
@@ -487,6 +510,14 @@ impl Inner {
     }
 }
 
+/// What is known of a page.
+enum Answer {
+    /// From its index, be it that there is none.
+    Upstream(PageHead, State),
+    /// Made or completed by rooms.
+    Room(RoomPage),
+}
+
 /// Time since a page was confirmed. One confirmed in the future, by a clock that was wrong, is past its freshness and
 /// may be served while it is asked for again.
 fn age(head: &PageHead, now: crate::rt::UnixMillis, freshness: &Freshness) -> Duration {
@@ -537,6 +568,9 @@ pub enum ResolveError {
         /// Bytes.
         limit: u64,
     },
+    /// Members of rooms say different things of a file, and its index does not say which of them is right.
+    #[error("{0}; neither is served while the index does not answer")]
+    Disputed(String),
     /// Nothing is known and nobody may be asked.
     #[error("nothing is stored for {0} and dpm runs with --offline")]
     Offline(PageKey),
@@ -564,6 +598,24 @@ impl ResolveError {
             self,
             Self::Upstream(_) | Self::Index { .. } | Self::TooLarge { .. } | Self::Busy(_) | Self::GivenUp(_)
         )
+    }
+
+    /// Whether the upstream gave no answer, so that rooms may.
+    fn leaves_names_to_rooms(&self) -> bool {
+        match self {
+            Self::Upstream(e) => !is_answer(e),
+            Self::Index { .. } | Self::TooLarge { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// Whether an upstream's failure is its answer: some hold back by a refusal what they have.
+fn is_answer(e: &UpstreamError) -> bool {
+    match e {
+        UpstreamError::Denied { .. } | UpstreamError::Closed => true,
+        UpstreamError::Status { code: 400..=499, .. } => !e.retry(),
+        _ => false,
     }
 }
 

@@ -111,6 +111,7 @@ impl Inner {
         let candidates = self.candidates(key, known);
         let mut root = None;
         for index in &candidates {
+            let before = known;
             let known = known.filter(|h| h.found && h.upstream == index.site.name);
             let url = index.page_url(key);
             // The list of projects is one of all indexes: it has no validator of its own.
@@ -152,6 +153,7 @@ impl Inner {
                         log::warn!("{key}: {} entries of {} were left out", project.skipped, index.site.name);
                     }
                     let content = Content::Project(Arc::new(project));
+                    self.tell(key, before, &head);
                     return Ok(self.learn(key, head, News::Content(content)));
                 }
                 PageKey::Root => {

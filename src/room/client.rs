@@ -9,7 +9,7 @@ use async_channel::{Receiver, Sender};
 use futures_lite::future;
 
 use super::limits::{COMMANDS_WAITING, HEARD_WAITING, STOP_TIME};
-use super::queue::What;
+use super::queue::{Item, Waiter, What};
 use super::rooms::{Listed, NewRoom};
 use super::thread::{self, Parts};
 use super::{Connection, Content, Event, Kind, Options, RoomError, RoomId, StateEvent, UserId};
@@ -79,7 +79,7 @@ pub(super) enum Command {
     Join { room: String, via: Vec<String>, reply: Reply<RoomId> },
     Leave(RoomId, Reply<()>),
     List(Reply<Vec<Listed>>),
-    Send { room: RoomId, kind: Kind, what: What, content: Content, reply: Reply<()> },
+    Send { room: RoomId, item: Item, reply: Reply<()> },
     ReadState(RoomId, Kind, Reply<Vec<StateEvent>>),
     Members(RoomId, Reply<Vec<UserId>>),
 }
@@ -150,19 +150,43 @@ impl Client {
         key: &str,
         content: &Content,
     ) -> Result<(), RoomError> {
+        self.queue_state(room, kind, key, content, Waiter::default()).await
+    }
+
+    /// The same, and waits until the homeserver has taken it, or has refused it.
+    pub async fn set_state(
+        &self,
+        room: &RoomId,
+        kind: &Kind,
+        key: &str,
+        content: &Content,
+    ) -> Result<(), RoomError> {
+        let (waiter, sent) = async_channel::bounded(1);
+        self.queue_state(room, kind, key, content, Waiter(Some(waiter))).await?;
+        sent.recv().await.map_err(|_| RoomError::Stopped)?
+    }
+
+    async fn queue_state(
+        &self,
+        room: &RoomId,
+        kind: &Kind,
+        key: &str,
+        content: &Content,
+        waiter: Waiter,
+    ) -> Result<(), RoomError> {
         if key.len() > super::NAME_BYTES {
             return Err(RoomError::Malformed { what: "state key", text: key.chars().take(80).collect() });
         }
         let what = What::State { key: key.to_owned() };
-        let (room, kind, content) = (room.clone(), kind.clone(), content.clone());
-        self.ask(|reply| Command::Send { room, kind, what, content, reply }).await
+        let item = Item { kind: kind.clone(), what, content: content.clone(), waiter };
+        self.ask(|reply| Command::Send { room: room.clone(), item, reply }).await
     }
 
     /// Queues a timeline event; it is encrypted where the room is.
     pub async fn send(&self, room: &RoomId, kind: &Kind, content: &Content) -> Result<(), RoomError> {
         let what = What::Timeline { transaction: thread::transaction() };
-        let (room, kind, content) = (room.clone(), kind.clone(), content.clone());
-        self.ask(|reply| Command::Send { room, kind, what, content, reply }).await
+        let item = Item { kind: kind.clone(), what, content: content.clone(), waiter: Waiter::default() };
+        self.ask(|reply| Command::Send { room: room.clone(), item, reply }).await
     }
 
     /// The room's state events of a type, as far as they are known here; their senders may no longer be members.

@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use async_channel::Sender;
+
 use super::limits::QUEUED_A_ROOM;
 use super::{Content, Kind, RoomError, RoomId};
 
@@ -29,7 +31,34 @@ pub(super) struct Item {
     pub(super) kind: Kind,
     pub(super) what: What,
     pub(super) content: Content,
+    pub(super) waiter: Waiter,
 }
+
+/// Whoever wants to know what becomes of an event, if anybody does.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Waiter(pub(super) Option<Sender<Result<(), RoomError>>>);
+
+impl Waiter {
+    /// Tells what became of it.
+    pub(super) fn tell(&self, outcome: Result<(), RoomError>) {
+        if let Some(waiter) = &self.0 {
+            // Whoever has gone need not know.
+            let _ = waiter.try_send(outcome);
+        }
+    }
+}
+
+impl PartialEq for Waiter {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(a), Some(b)) => a.same_channel(b),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Waiter {}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum What {
@@ -83,7 +112,8 @@ impl Queue {
             return Ok(());
         };
         if let Some(older) = items.iter_mut().find(|older| older.is_replaced_by(&item)) {
-            older.content = item.content;
+            // In its place the newer one is sent.
+            std::mem::replace(older, item).waiter.tell(Ok(()));
             return Ok(());
         }
         if items.len() >= QUEUED_A_ROOM {
@@ -125,8 +155,9 @@ impl Queue {
         match self.rooms.iter().position(|(id, _)| *id == room) {
             Some(at) => {
                 if let Some((id, mut items)) = self.rooms.remove(at) {
-                    if !items.iter().any(|newer| item.is_replaced_by(newer)) {
-                        items.push_front(item);
+                    match items.iter().any(|newer| item.is_replaced_by(newer)) {
+                        true => item.waiter.tell(Ok(())),
+                        false => items.push_front(item),
                     }
                     self.rooms.push_front((id, items));
                 }
@@ -169,12 +200,12 @@ mod tests {
 
     fn state(key: &str, n: u32) -> Item {
         let what = What::State { key: key.into() };
-        Item { kind: Kind::parse("t.state").unwrap(), what, content: content(n) }
+        Item { kind: Kind::parse("t.state").unwrap(), what, content: content(n), waiter: Waiter::default() }
     }
 
     fn said(n: u32) -> Item {
         let what = What::Timeline { transaction: n.to_string() };
-        Item { kind: Kind::parse("t.said").unwrap(), what, content: content(n) }
+        Item { kind: Kind::parse("t.said").unwrap(), what, content: content(n), waiter: Waiter::default() }
     }
 
     fn content(n: u32) -> Content {

@@ -32,6 +32,8 @@ pub struct NewRoom {
     pub encrypted: bool,
     /// Who is invited. With nobody, whoever knows the room's id may join; it is in no public list.
     pub invite: Vec<UserId>,
+    /// State events that it has from the start: type, key and content.
+    pub state: Vec<(Kind, String, Content)>,
 }
 
 /// A room of the account.
@@ -59,8 +61,8 @@ impl Work {
             Command::Join { room, via, reply } => answer(reply, Box::pin(self.join(&room, &via)).await).await,
             Command::Leave(room, reply) => answer(reply, Box::pin(self.leave(&room)).await).await,
             Command::List(reply) => answer(reply, self.list().await).await,
-            Command::Send { room, kind, what, content, reply } => {
-                answer(reply, self.queue_up(&room, kind, what, content)).await;
+            Command::Send { room, item, reply } => {
+                answer(reply, self.queue_up(&room, item)).await;
             }
             Command::ReadState(room, kind, reply) => answer(reply, self.read_state(&room, &kind).await).await,
             Command::Members(room, reply) => answer(reply, self.members(&room).await).await,
@@ -88,6 +90,12 @@ impl Work {
                 "type": "m.room.encryption", "state_key": "", "content": {"algorithm": "m.megolm.v1.aes-sha2"},
             });
             request.initial_state.push(raw(&encryption)?);
+        }
+        for (kind, key, content) in &room.state {
+            let content: Value =
+                serde_json::from_str(content.as_str()).map_err(|e| RoomError::Refused(e.to_string()))?;
+            let event = json!({"type": kind.as_str(), "state_key": key, "content": content});
+            request.initial_state.push(raw(&event)?);
         }
         request.power_level_content_override = Some(raw(&power_levels(&self.parts.options.member_state))?);
         let after = self.news();
@@ -159,15 +167,15 @@ impl Work {
         Ok(listed)
     }
 
-    fn queue_up(&self, room: &RoomId, kind: Kind, what: What, content: Content) -> Result<(), RoomError> {
+    fn queue_up(&self, room: &RoomId, item: Item) -> Result<(), RoomError> {
         let known = self.joined(room)?;
-        let sealed = matches!(what, What::Timeline { .. }) && known.encryption_state().is_encrypted();
+        let sealed = matches!(item.what, What::Timeline { .. }) && known.encryption_state().is_encrypted();
         let most = if sealed { ENCRYPTED_CONTENT_BYTES } else { CONTENT_BYTES };
-        let bytes = content.as_str().len();
+        let bytes = item.content.as_str().len();
         if bytes > most {
             return Err(RoomError::TooLarge { bytes, most });
         }
-        self.queue().push(room, Item { kind, what, content })?;
+        self.queue().push(room, item)?;
         self.wake.notify(usize::MAX);
         Ok(())
     }

@@ -37,6 +37,7 @@ pub(super) async fn run(work: &Work) {
             Ok(()) => {
                 failures = 0;
                 parts.status().sent += 1;
+                item.waiter.tell(Ok(()));
             }
             Err(Failure::LoggedOut(why)) => {
                 parts.tell(Event::Connection(Connection::LoggedOut { why })).await;
@@ -50,6 +51,7 @@ pub(super) async fn run(work: &Work) {
             }
             Err(Failure::Refused(why)) => {
                 failures = 0;
+                item.waiter.tell(Err(RoomError::Refused(why.clone())));
                 parts.tell(Event::Refused { room, kind: item.kind, why }).await;
             }
         }

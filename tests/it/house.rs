@@ -17,7 +17,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("store", &["base", "unixfs", "rt"]),
     ("members", &["base", "catalogue", "wire", "rt", "store"]),
     ("upstream", &["base"]),
-    ("resolve", &["base", "eco", "rt", "store", "upstream"]),
+    ("resolve", &["base", "eco", "catalogue", "rt", "store", "upstream", "members"]),
     ("fetch", &["base", "unixfs", "rt", "store", "upstream", "exchange", "peers"]),
     // `upstream` and `store` for their error and record types alone: they stand in the table from errors to HTTP.
     ("front", &["base", "eco", "rt", "resolve", "fetch", "upstream", "store"]),

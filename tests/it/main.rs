@@ -32,5 +32,6 @@ mod pypi;
 mod room;
 mod rough;
 mod smoke;
+mod stand_in;
 mod store;
 mod support;

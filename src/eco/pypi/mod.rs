@@ -5,6 +5,7 @@
 //! under any mount point and any host name.
 
 mod archive;
+mod complete;
 mod html;
 mod json;
 mod name;

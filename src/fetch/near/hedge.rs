@@ -78,7 +78,7 @@ impl Hedge {
         artifact: &Artifact,
         partial: &Arc<Partial>,
     ) -> Self {
-        let asked = !inner.offline && inner.site(artifact).is_ok();
+        let asked = inner.asked(artifact).is_ok();
         let (inner, near) = (inner.clone(), near.clone());
         let (artifact, partial) = (artifact.clone(), partial.clone());
         let helper = || Arc::new(Helper { inner, near, artifact, partial, left: AtomicBool::new(false) });
@@ -220,7 +220,7 @@ impl Helper {
         let (first, (last, length)) = (span(run.start, size).0, span(run.end - 1, size));
         let range = Some(upstream::Range { first, last: Some(last + length - 1) });
         let ask = Ask { range, ..Ask::default() };
-        let mut answer = follow::open(inner, inner.site(artifact)?, artifact, &ask)?;
+        let mut answer = follow::open(inner, inner.asked(artifact)?, artifact, &ask)?;
         if !matches!(answer.status, Status::Partial { .. }) {
             return Err(Futile::Whole);
         }

@@ -16,6 +16,7 @@ use http::{HeaderValue, Method, StatusCode, Version, header};
 use crate::base::{Access, Artifact, Digest, Trail};
 use crate::eco::oci::{self, Accepts, MANIFEST_BYTES, Manifest, ManifestError, Reference, Resource, Want};
 use crate::fetch::{Content, Fetch, FetchError, Via};
+use crate::resolve::State;
 use crate::resolve::images::{Described, Images, ImagesError, Question, Said, Spot, list_query};
 use crate::rt::{Clock, Gate};
 use crate::store::Stored;
@@ -157,7 +158,7 @@ impl Oci {
                 let said = self.images.ask(spot, &question, refresh).await.map_err(unknown)?;
                 let digest = said.fact.digest.ok_or_else(Refusal::nothing)?;
                 let Described { size, media_type } = self.images.described(spot, &digest).unwrap_or_default();
-                let size = said.fact.size.or(size);
+                let size = confirmed_size(&said).or(size);
                 // Its type stays open until it has been read: what it lists is noted then.
                 self.images.note(spot, &digest, Described { size, media_type });
                 (digest, Some(said))
@@ -222,7 +223,7 @@ impl Oci {
         if self.images.described(spot, &digest).is_none() {
             match self.images.ask(spot, &question, false).await {
                 Ok(said) => {
-                    let described = Described { size: said.fact.size, media_type: None };
+                    let described = Described { size: confirmed_size(&said), media_type: None };
                     self.images.note(spot, &digest, described);
                 }
                 Err(e @ ImagesError::Unknown(_)) => return Err(Refusal::of_images(&e, "MANIFEST_UNKNOWN")),
@@ -390,6 +391,11 @@ impl Oci {
         let said = said.map_err(|e| Refusal::of_images(&e, "NAME_UNKNOWN"))?;
         Ok(told::list(request, &question, &said, self.keep(spot), ns))
     }
+}
+
+/// A size as the registry says it. What a room says is for this answer, and not to be held against what comes later.
+fn confirmed_size(said: &Said) -> Option<u64> {
+    said.fact.size.filter(|_| said.state != State::Room)
 }
 
 /// A manifest as it can be had.

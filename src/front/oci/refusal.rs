@@ -63,6 +63,7 @@ impl Refusal {
             ImagesError::Unknown(_) => Self::new(StatusCode::NOT_FOUND, unknown, text),
             ImagesError::Upstream(e) => Self::of_upstream(e),
             ImagesError::Answer { .. } => Self::new(StatusCode::BAD_GATEWAY, "UNKNOWN", text),
+            ImagesError::Disputed(_) => Self::new(StatusCode::CONFLICT, unknown, text),
             ImagesError::Offline(_) => Self::new(StatusCode::GATEWAY_TIMEOUT, "UNKNOWN", text),
             ImagesError::Store(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", text),
         }

@@ -125,6 +125,7 @@ pub(super) fn by_state(state: State) -> Cache {
         State::Hit => Cache::Hit,
         State::Miss => Cache::Miss,
         State::Stale => Cache::Stale,
+        State::Room => Cache::Room,
     }
 }
 
@@ -148,11 +149,15 @@ pub(super) fn blob_headers(reply: &mut Reply, digest: Digest, keep: Keep) {
 }
 
 fn freshness(reply: &mut Reply, said: &Said, keep: Keep) {
-    let stale = said.state == State::Stale;
-    let max_age = if stale { Duration::ZERO } else { said.fact.fresh_for() };
+    let max_age = match said.state {
+        State::Stale | State::Room => Duration::ZERO,
+        State::Hit | State::Miss => said.fact.fresh_for(),
+    };
     reply.put(header::CACHE_CONTROL, &format!("{}max-age={}", keep.whose(), max_age.as_secs()));
     reply.age(said.age);
-    if stale {
-        reply.set(header::WARNING, "110 dpm \"the registry has not confirmed this\"");
+    match said.state {
+        State::Stale => reply.set(header::WARNING, "110 dpm \"the registry has not confirmed this\""),
+        State::Room => reply.set(header::WARNING, "110 dpm \"members of a room say this, not the registry\""),
+        State::Hit | State::Miss => {}
     }
 }

@@ -1,11 +1,12 @@
 //! Container images: which digest a tag means now, which tags there are, and where what a digest names can be had.
 //!
 //! What is named by a digest is asked of a registry once at most. A tag is asked again when its time is over, with a
-//! `HEAD`, which registries do not count.
+//! `HEAD`, which registries do not count. Where nothing is known and the registry fails, rooms are asked.
 
 mod ask;
 mod fact;
 mod memory;
+mod told;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
@@ -18,6 +19,7 @@ use crate::store::StoreError;
 use crate::upstream::{Site, UpstreamError};
 
 use super::memory::FAILURE_REST;
+use super::rooms::Rooms;
 use super::{Freshness, LEAST_AGE, LOCK, PATIENCE, Parts, State};
 pub use ask::list_query;
 pub use fact::Fact;
@@ -88,6 +90,7 @@ struct Inner {
     offline: bool,
     parts: Parts,
     memory: Arc<Mutex<Memory>>,
+    rooms: Rooms,
     /// One question at a time each: what one has asked, the next ones find in memory.
     asking: Arc<[async_lock::Mutex<()>; ASKING]>,
 }
@@ -103,7 +106,8 @@ impl Images {
     pub fn new(registries: Vec<Registry>, freshness: Freshness, offline: bool, parts: Parts) -> Self {
         let (memory, registries) = (Arc::default(), registries.into());
         let asking = Arc::new(std::array::from_fn(|_| async_lock::Mutex::new(())));
-        Self { inner: Arc::new(Inner { registries, freshness, offline, parts, memory, asking }) }
+        let rooms = Rooms::new(parts.members.clone(), parts.disk.clone());
+        Self { inner: Arc::new(Inner { registries, freshness, offline, parts, memory, rooms, asking }) }
     }
 
     /// The same for a request that came through other nodes: the questions that it causes say so.
@@ -248,33 +252,23 @@ impl Inner {
     ) -> Result<Said, ImagesError> {
         let key = self.key(spot, question);
         let Some(known) = self.known(spot, question, &key).await? else {
-            if self.offline {
-                return Err(ImagesError::Offline(self.what(spot, question)));
-            }
-            let fact = self.asked(spot, question, None).await?;
-            return Ok(self.said(fact, State::Miss));
+            return self.find_out(spot, question, None, refresh).await;
         };
         let (age, fresh_for) = (self.age(&known), known.fresh_for());
         let demanded = refresh && age >= LEAST_AGE && !question.is_immutable();
         if age < fresh_for && !demanded {
             return Ok(self.said(known, State::Hit));
         }
-        if self.offline {
-            return match known.found {
-                true => Ok(self.said(known, State::Stale)),
-                false => Err(ImagesError::Offline(self.what(spot, question))),
-            };
+        if self.offline && known.found {
+            return Ok(self.said(known, State::Stale));
         }
         let since = Some(known.checked_at);
         let servable = known.found && age < fresh_for + self.freshness.stale_if_error;
-        if !servable {
-            let fact = self.asked(spot, question, since).await?;
-            return Ok(self.said(fact, State::Miss));
+        if !servable || self.offline {
+            return self.find_out(spot, question, since, demanded).await;
         }
         let site = &self.registries[spot.registry].site;
-        let failed = self.memory.lock().expect(LOCK).failed_at(&key);
-        let failed_lately = failed.is_some_and(|at| self.parts.clock.now().since(at) < FAILURE_REST);
-        if !demanded && (failed_lately || self.parts.client.is_spent(site)) {
+        if !demanded && (self.failed_lately(&key) || self.parts.client.is_spent(site)) {
             return Ok(self.said(known, State::Stale));
         }
         if !demanded && age < fresh_for + self.freshness.stale_while_revalidate {
@@ -302,6 +296,11 @@ impl Inner {
             Some(Err(e)) => Err(e),
             None => Ok(self.said(known, State::Stale)),
         }
+    }
+
+    fn failed_lately(&self, key: &str) -> bool {
+        let failed = self.memory.lock().expect(LOCK).failed_at(key);
+        failed.is_some_and(|at| self.parts.clock.now().since(at) < FAILURE_REST)
     }
 
     /// What memory or the store knows, if the registry is still where it was.
@@ -441,6 +440,9 @@ pub enum ImagesError {
     /// The registry failed or refused, and nothing usable is known.
     #[error("{0}")]
     Upstream(#[source] UpstreamError),
+    /// Members of rooms say different things, and the registry does not say which of them is right.
+    #[error("{0}; neither is served while the registry does not answer")]
+    Disputed(String),
     /// What the registry sent is no answer to the question.
     #[error("{what}: {why}")]
     Answer {

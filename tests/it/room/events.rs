@@ -156,8 +156,8 @@ fn an_invitation_is_shown_and_not_taken_by_itself() {
     let (ada, bob, eve) = (synapse.account("ada"), synapse.account("bob"), synapse.account("eve"));
     let (chat, other, third) = (Chat::of(&synapse, &ada), Chat::of(&synapse, &bob), Chat::of(&synapse, &eve));
     let invite = vec![UserId::parse(&bob.user).unwrap()];
-    let made =
-        block_on(chat.client.create(NewRoom { name: "closed".into(), encrypted: false, invite })).unwrap();
+    let made = block_on(chat.client.create(NewRoom { name: "closed".into(), invite, ..NewRoom::default() }))
+        .unwrap();
     crate::support::until("the invitation is listed", || !block_on(other.client.list()).unwrap().is_empty());
     let listed = block_on(other.client.list()).unwrap();
     assert!(listed[0].invited && listed[0].room == made, "{listed:?}");

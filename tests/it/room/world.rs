@@ -1,7 +1,6 @@
 //! Nodes far from each other: each is on a network of its own, and what they have in common is the internet, where an
 //! index and a homeserver are.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 
 use serde_json::Value;
@@ -13,7 +12,7 @@ use crate::clients::process::{Home, counterpart, prefixed};
 use crate::clients::tool::{Tree, tree};
 use crate::support::network::{Machine, Network};
 use crate::support::process::{arguments, asked};
-use crate::support::{Answer, File, Process, Project, Upstream, bytes, get};
+use crate::support::{Answer, File, Process, Project, Upstream, get, installable};
 
 /// Where they all are.
 pub struct World(Network);
@@ -91,7 +90,7 @@ impl Index {
 
     /// Publishes a package that pip can install, with so many bytes in it, and that needs these.
     pub fn publish(&self, name: &str, needs: &[&str], size: usize) -> Project {
-        let project = Project::of(name, wheel(name, needs, size));
+        let project = Project::of(name, installable(name, needs, size));
         let mut entry = project.entry(&self.upstream);
         entry["url"] = format!("http://{}{}", self.at, project.file_path()).into();
         entry["requires-python"] = ">=3.6".into();
@@ -179,28 +178,4 @@ impl Member {
         let (status, text) = self.home.try_run(&mut prefixed(&self.machine.enter(), &pip));
         status.success().then(|| tree(&self.home.path(folder))).ok_or(text)
     }
-}
-
-/// A wheel that pip installs: a module with random bytes beside it.
-fn wheel(name: &str, needs: &[&str], size: usize) -> Vec<u8> {
-    let info = format!("{name}-1.0.dist-info");
-    let needs: String = needs.iter().map(|need| format!("Requires-Dist: {need}\n")).collect();
-    let files = [
-        (format!("{name}/__init__.py"), b"".to_vec()),
-        (format!("{name}/data"), bytes(size)),
-        (
-            format!("{info}/METADATA"),
-            format!("Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needs}").into(),
-        ),
-        (format!("{info}/WHEEL"), b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n".to_vec()),
-    ];
-    // pip asks for the names alone.
-    let record: String = files.iter().map(|(name, _)| format!("{name},,\n")).collect();
-    let record = (format!("{info}/RECORD"), format!("{record}{info}/RECORD,,\n").into_bytes());
-    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    for (name, content) in files.into_iter().chain([record]) {
-        zip.start_file(name, zip::write::SimpleFileOptions::default()).expect("a member");
-        zip.write_all(&content).expect("a member");
-    }
-    zip.finish().expect("an archive").into_inner()
 }

@@ -17,7 +17,7 @@ pub use client::{Answer, Raw, attempt, get, request};
 pub use index::Project as Listing;
 pub use node::Node;
 pub use process::Process;
-pub use project::{Project, bytes, wheel};
+pub use project::{Project, bytes, installable, wheel};
 pub use random::{Random, bytes as random_bytes};
 pub use upstream::{Fault, File, Framing, Ranges, Upstream};
 pub use wait::{LIMIT, Latch, until};

@@ -7,6 +7,7 @@ use dpm::base::{Multiaddr, PeerId, Sha256};
 use dpm::config::{Budget, Config, Freshness, Index, Learned, Log, Near, Origin, Rooms, Store};
 use dpm::daemon::{Admin, Daemon, Order, Tuning};
 use dpm::exchange::Exchange;
+use dpm::rt::UnixMillis;
 use dpm::store::Description;
 use dpm::upstream;
 
@@ -143,6 +144,11 @@ impl Node {
 
     pub fn data(&self) -> &Path {
         &self.config.data
+    }
+
+    /// The time by its clock.
+    pub fn now(&self) -> UnixMillis {
+        self.tuning.clock.now()
     }
 
     /// `GET` of a path.

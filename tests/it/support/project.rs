@@ -98,3 +98,28 @@ pub fn wheel(dist_info: &str, metadata: &str) -> Vec<u8> {
     }
     zip.finish().expect("an archive").into_inner()
 }
+
+/// A wheel that pip installs: a module with random bytes beside it.
+pub fn installable(name: &str, needs: &[&str], size: usize) -> Vec<u8> {
+    let info = format!("{name}-1.0.dist-info");
+    let needs: String = needs.iter().map(|need| format!("Requires-Dist: {need}\n")).collect();
+    let files = [
+        (format!("{name}/__init__.py"), b"".to_vec()),
+        (format!("{name}/data"), bytes(size)),
+        (
+            format!("{info}/METADATA"),
+            format!("Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needs}").into(),
+        ),
+        (format!("{info}/WHEEL"), b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n".to_vec()),
+    ];
+    // pip asks for the names alone.
+    let record: String = files.iter().map(|(name, _)| format!("{name},,\n")).collect();
+    let record = (format!("{info}/RECORD"), format!("{record}{info}/RECORD,,\n").into_bytes());
+    let options = zip::write::SimpleFileOptions::default();
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, content) in files.into_iter().chain([record]) {
+        zip.start_file(name, options).expect("a member");
+        zip.write_all(&content).expect("a member");
+    }
+    zip.finish().expect("an archive").into_inner()
+}
