@@ -17,7 +17,7 @@ use crate::support::liar::{CHUNK, Files, Liar, Manners};
 use crate::support::member::{
     Member, ROOM, built, distant, distant_with, listed as entry, members, publishes,
 };
-use crate::support::{LIMIT, Latch, Node, Project, Upstream, get, random_bytes, until};
+use crate::support::{Fault, LIMIT, Latch, Node, Project, Upstream, get, random_bytes, until};
 
 /// Three chunks, the last one short.
 const LARGE: usize = 2 * CHUNK + 12_345;
@@ -301,6 +301,27 @@ fn members_are_dialled_when_nobody_else_is_left() {
     let begun = std::time::Instant::now();
     assert_eq!(here.get(&other.file()).status, 502);
     assert!(begun.elapsed() < LIMIT);
+}
+
+#[test]
+fn names_and_bytes_of_members_alone() {
+    let upstream = Upstream::start();
+    let project = Project::new("demo", LARGE).publish(&upstream);
+    let url = upstream.url("/simple/");
+    let (far, here) = (distant(&url), distant(&url));
+    far.get(&project.file());
+    far.settle();
+    upstream.broken(&project.page_path(), Fault::Says("502 Broken"));
+    upstream.broken(&project.file_path(), Fault::Says("502 Broken"));
+    let (alice, _) = acquainted(&far, &here);
+    publishes(&far, &[entry(&project)]);
+    alice.has([entry(&project)]).tells(&here);
+    // Not even connected before: the room says where it is.
+    let page = here.get(&project.page());
+    assert_eq!((page.status, page.cache()), (200, "ROOM"), "{}", page.text());
+    let answer = here.get(&project.file());
+    assert_eq!((answer.status, answer.cache()), (200, "PEER"), "{}", answer.text());
+    assert!(answer.body == project.bytes);
 }
 
 /// As many entries as `ROOMS.md` has 2,019 blocks of.
