@@ -158,12 +158,15 @@ mod client {
                     let room = NewRoom { name: name.clone(), encrypted: *encrypted, invite, state };
                     let room = client.create(room).await?;
                     let mode = self.uses(rooms, &room, Some(name), *mirror);
-                    Scoping { client, room: &room }.send(later, progress).await?;
+                    let scoping = Scoping { client, room: &room };
+                    scoping.send(later, progress).await?;
+                    scoping.heard_by(&rooms.members).await?;
                     json!({"room": room.as_str(), "mirror": mode.as_str()})
                 }
                 RoomOrder::Join { room, via, mirror } => {
                     let room = client.join(room, via).await?;
                     let mode = self.uses(rooms, &room, None, *mirror);
+                    Scoping { client, room: &room }.heard_by(&rooms.members).await?;
                     json!({"room": room.as_str(), "mirror": mode.as_str()})
                 }
                 RoomOrder::Leave(room) => {
@@ -173,7 +176,10 @@ mod client {
                 RoomOrder::List => self.list(rooms).await?,
                 RoomOrder::Scope { room, change } => {
                     let room = RoomId::parse(&super::named(rooms, room)?)?;
-                    Scoping { client, room: &room }.change(*change, text, progress).await?
+                    let scoping = Scoping { client, room: &room };
+                    let outcome = scoping.change(*change, text, progress).await?;
+                    scoping.heard_by(&rooms.members).await?;
+                    outcome
                 }
                 RoomOrder::Mirror { .. } | RoomOrder::Show { .. } | RoomOrder::Sync { .. } => {
                     return Err("no homeserver is asked for this".into());
