@@ -87,6 +87,7 @@ mod client {
         Client, Connection, Event, Kind, Login, NewRoom, Options, Pace, Proof, RoomError, RoomId, UserId,
     };
     use crate::rt::Tasks;
+    use crate::wire::room::SCOPE_EVENT;
 
     /// Types of our events start so.
     const PREFIX: &str = "org.dpm.";
@@ -154,11 +155,16 @@ mod client {
                 }
                 RoomOrder::Create { name, encrypted, invite, mirror } => {
                     let invite = invite.iter().map(|user| UserId::parse(user)).collect::<Result<_, _>>()?;
-                    let (state, later) = scope::from_the_start(text)?;
+                    let (start, later) = scope::from_the_start(text)?;
+                    let kind = Kind::parse(SCOPE_EVENT)?;
+                    let state =
+                        start.iter().map(|(key, content)| (kind.clone(), key.clone(), content.clone()));
+                    let state = state.collect();
                     let room = NewRoom { name: name.clone(), encrypted: *encrypted, invite, state };
                     let room = client.create(room).await?;
                     let mode = self.uses(rooms, &room, Some(name), *mirror);
                     let scoping = Scoping { client, room: &room };
+                    scoping.echo(&start).await?;
                     scoping.send(later, progress).await?;
                     scoping.heard_by(&rooms.members).await?;
                     json!({"room": room.as_str(), "mirror": mode.as_str()})
