@@ -84,7 +84,11 @@ fn peers(v: &Value) {
         println!("nobody else is there; a peer that mDNS cannot find is named with --peer");
     }
     for row in rows {
-        let there = if row["connected"] == true { "connected" } else { "gone" };
+        let there = match (row["connected"] == true, row["near"] == true) {
+            (false, _) => "gone",
+            (true, true) => "near",
+            (true, false) => "elsewhere, in a room with us",
+        };
         println!("{}", text(&row["peer"]));
         println!("  {there}  {}  {}", text(&row["agent"]), text(&row["address"]));
         let round_trip = row["round_trip_ms"].as_f64().map_or("unknown".into(), |ms| format!("{ms:.1} ms"));

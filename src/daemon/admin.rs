@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::eco::oci::Reference;
 use crate::eco::pypi::{self, ProjectName, Purl, Want};
 use crate::front::Metrics;
+use crate::peers::Circle;
 use crate::resolve::PageKey;
 use crate::resolve::images::Spot;
 use crate::rt::UnixMillis;
@@ -307,6 +308,7 @@ impl Admin {
                 json!({
                     "peer": row.peer.to_string(), "address": row.address.map(|a| a.to_string()),
                     "agent": row.agent, "connected": row.connected, "dpm": row.dpm,
+                    "near": row.circle == Circle::Near,
                     "round_trip_ms": rtt.map(|t| t.as_secs_f64() * 1e3),
                     "gave_bytes": row.gave_bytes, "gave_artifacts": row.gave_artifacts,
                     "took_bytes": row.took_bytes, "bytes_per_second": row.bytes_per_second,

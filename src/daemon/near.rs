@@ -194,7 +194,7 @@ fn start_swarm(
 }
 
 /// How often it is looked at who is in no room with us any more.
-const PARTING: Duration = Duration::from_secs(15);
+const PARTING: Duration = Duration::from_secs(5);
 
 /// Parts with those who were let in as members of a room, and are members of none any more.
 async fn part(swarm: Swarm, peers: Peers, members: Members) {

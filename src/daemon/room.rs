@@ -38,10 +38,12 @@ pub(super) fn carry_out(
         RoomOrder::Mirror { room, mode } => {
             let room = named(rooms, room)?;
             rooms.members.set_mode(&room, *mode);
+            matrix.hurry();
             return Ok(json!({"room": room, "mirror": mode.as_str()}));
         }
         RoomOrder::Show { room, missing } => return show::show(rooms, &named(rooms, room)?, *missing),
         RoomOrder::Sync { room, platforms } => {
+            matrix.hurry();
             return sync::sync(rooms, &named(rooms, room)?, platforms, progress);
         }
         _ => {}
@@ -83,10 +85,12 @@ mod client {
     use crate::config::{self, Config};
     use crate::daemon::Rooms;
     use crate::members::Mode;
+    use crate::mirror::{self, Mirror, Near};
     use crate::room::{
-        Client, Connection, Event, Kind, Login, NewRoom, Options, Pace, Proof, RoomError, RoomId, UserId,
+        Client, Connection, Kind, Login, NewRoom, Options, Pace, Proof, RoomError, RoomId, UserId,
     };
     use crate::rt::Tasks;
+    use crate::swarm::Identity;
     use crate::wire::room::SCOPE_EVENT;
 
     /// Types of our events start so.
@@ -99,8 +103,11 @@ mod client {
     #[derive(Clone)]
     pub(in crate::daemon) struct Matrix {
         client: Client,
+        mirror: Mirror,
+        /// The mirror's.
+        tasks: Tasks,
         /// How a room is used that is joined without saying how.
-        mirror: Mode,
+        mode: Mode,
     }
 
     #[derive(Deserialize)]
@@ -112,21 +119,45 @@ mod client {
     }
 
     impl Matrix {
-        /// Starts the client, which goes online if somebody is logged in.
-        pub(in crate::daemon) fn start(config: &Config, tasks: &Tasks) -> Result<Option<Self>, RoomError> {
+        /// Starts the client, which goes online if somebody is logged in, and what takes part in its rooms.
+        pub(in crate::daemon) fn start(
+            config: &Config,
+            rooms: &Rooms,
+            identity: Option<Identity>,
+            tasks: &Tasks,
+        ) -> Result<Option<Self>, RoomError> {
             let member_state = MEMBER_STATE.iter().map(|kind| Kind::parse(kind)).collect::<Result<_, _>>()?;
             let mut options = Options::new(PREFIX, member_state);
             options.proxy = config.proxy.clone();
             let config::RoomPace { per_second, burst } = config.rooms.pace;
             options.pace = Pace { per_second, burst };
+            let mirrored = mirror::Options {
+                mode: config.rooms.mirror,
+                budget_bytes: config.rooms.budget_bytes,
+                allow: config.rooms.addresses,
+                advertise: config.rooms.advertise.clone(),
+                name: config.rooms.display_name(),
+                pace: options.pace,
+                gives: config.near.share != config::Share::Off,
+                named: config.near.peers.iter().map(|(peer, _)| *peer).collect(),
+            };
             let (client, heard) = Client::start(&config.data.join("room"), options)?;
-            tasks.spawn(async move {
-                let mut online = None;
-                while let Ok(event) = heard.recv().await {
-                    tell(&event, &mut online);
-                }
-            });
-            Ok(Some(Self { client, mirror: config.rooms.mirror }))
+            let near = rooms.near.clone().zip(identity);
+            let tasks = tasks.sibling();
+            let parts = mirror::Parts {
+                client: client.clone(),
+                members: rooms.members.clone(),
+                store: rooms.store.clone(),
+                disk: rooms.disk.clone(),
+                resolve: rooms.resolve.clone(),
+                images: rooms.images.clone(),
+                fetch: rooms.fetch.clone(),
+                near: near.map(|((swarm, exchange), identity)| Near { swarm, exchange, identity }),
+                clock: rooms.clock.clone(),
+                tasks: tasks.clone(),
+            };
+            let mirror = Mirror::start(parts, heard, mirrored);
+            Ok(Some(Self { client, mirror, tasks, mode: config.rooms.mirror }))
         }
 
         pub(in crate::daemon) async fn carry_out(
@@ -147,10 +178,13 @@ mod client {
                         _ => return Err("either a password or a token is needed".into()),
                     };
                     let login = Login { homeserver: given.homeserver, user: given.user, proof };
-                    json!({"user": client.login(login).await?.as_str()})
+                    let user = client.login(login).await?;
+                    self.mirror.account_changed();
+                    json!({"user": user.as_str()})
                 }
                 RoomOrder::Logout => {
                     client.logout().await?;
+                    self.mirror.account_changed();
                     json!({"logged_out": true})
                 }
                 RoomOrder::Create { name, encrypted, invite, mirror } => {
@@ -162,17 +196,15 @@ mod client {
                     let state = state.collect();
                     let room = NewRoom { name: name.clone(), encrypted: *encrypted, invite, state };
                     let room = client.create(room).await?;
-                    let mode = self.uses(rooms, &room, Some(name), *mirror);
                     let scoping = Scoping { client, room: &room };
                     scoping.echo(&start).await?;
                     scoping.send(later, progress).await?;
-                    scoping.heard_by(&rooms.members).await?;
+                    let mode = self.uses(rooms, &room, Some(name), *mirror).await;
                     json!({"room": room.as_str(), "mirror": mode.as_str()})
                 }
                 RoomOrder::Join { room, via, mirror } => {
                     let room = client.join(room, via).await?;
-                    let mode = self.uses(rooms, &room, None, *mirror);
-                    Scoping { client, room: &room }.heard_by(&rooms.members).await?;
+                    let mode = self.uses(rooms, &room, None, *mirror).await;
                     json!({"room": room.as_str(), "mirror": mode.as_str()})
                 }
                 RoomOrder::Leave(room) => {
@@ -182,9 +214,8 @@ mod client {
                 RoomOrder::List => self.list(rooms).await?,
                 RoomOrder::Scope { room, change } => {
                     let room = RoomId::parse(&super::named(rooms, room)?)?;
-                    let scoping = Scoping { client, room: &room };
-                    let outcome = scoping.change(*change, text, progress).await?;
-                    scoping.heard_by(&rooms.members).await?;
+                    let outcome = Scoping { client, room: &room }.change(*change, text, progress).await?;
+                    self.mirror.look_at(&room).await;
                     outcome
                 }
                 RoomOrder::Mirror { .. } | RoomOrder::Show { .. } | RoomOrder::Sync { .. } => {
@@ -194,15 +225,20 @@ mod client {
         }
 
         /// Uses a room that this node is now in as it was said; else, unless it was in it before, as the configuration
-        /// says. Blocks.
-        fn uses(&self, rooms: &Rooms, room: &RoomId, name: Option<&str>, stated: Option<Mode>) -> Mode {
-            let (members, room) = (&rooms.members, room.as_str());
-            let new = !members.ids().iter().any(|id| id == room);
-            members.joined(room, name);
-            if let Some(mode) = stated.or(new.then_some(self.mirror)) {
-                members.set_mode(room, mode);
+        /// says. Blocks on the index, too.
+        async fn uses(&self, rooms: &Rooms, room: &RoomId, name: Option<&str>, stated: Option<Mode>) -> Mode {
+            let members = &rooms.members;
+            let is_in = || members.ids().iter().any(|id| id == room.as_str());
+            let before = is_in();
+            self.mirror.look_at(room).await;
+            if !is_in() {
+                members.joined(room.as_str(), name);
             }
-            members.mode(room)
+            if let Some(mode) = stated.or((!before).then_some(self.mode)) {
+                members.set_mode(room.as_str(), mode);
+            }
+            self.mirror.hurry();
+            members.mode(room.as_str())
         }
 
         async fn list(&self, rooms: &Rooms) -> Result<Value, RoomError> {
@@ -236,29 +272,14 @@ mod client {
             }))
         }
 
-        pub(in crate::daemon) async fn stop(&self) {
-            self.client.stop().await;
+        /// Tries again what failed of its rooms: an operator is waiting, or wants something else of them.
+        pub(in crate::daemon) fn hurry(&self) {
+            self.mirror.hurry();
         }
-    }
 
-    /// A line in the log where it stands otherwise with the homeserver than before.
-    fn tell(event: &Event, online: &mut Option<bool>) {
-        match event {
-            Event::Connection(Connection::Online) => {
-                *online = Some(true);
-                log::info!("rooms: online");
-            }
-            Event::Connection(Connection::Offline { why, .. }) => {
-                if online.replace(false) != Some(false) {
-                    log::warn!("rooms: the homeserver cannot be reached, which is tried again: {why}");
-                }
-            }
-            Event::Connection(Connection::LoggedOut { why }) => {
-                *online = None;
-                log::warn!("rooms: logged out ({why}); `dpm room login` logs in again");
-            }
-            Event::Refused { room, kind, why } => log::warn!("rooms: {room} does not take {kind}: {why}"),
-            Event::State { .. } | Event::Timeline { .. } | Event::Membership { .. } => {}
+        pub(in crate::daemon) async fn stop(&self) {
+            self.tasks.cancel().await;
+            self.client.stop().await;
         }
     }
 }
@@ -271,6 +292,7 @@ mod client {
     use crate::config::Config;
     use crate::daemon::Rooms;
     use crate::rt::Tasks;
+    use crate::swarm::Identity;
 
     /// Nobody has one: dpm was built without rooms.
     #[derive(Clone)]
@@ -280,6 +302,8 @@ mod client {
         #[expect(clippy::unnecessary_wraps, reason = "with rooms it can fail")]
         pub(in crate::daemon) fn start(
             _: &Config,
+            _: &Rooms,
+            _: Option<Identity>,
             _: &Tasks,
         ) -> Result<Option<Self>, std::convert::Infallible> {
             Ok(None)
@@ -292,6 +316,10 @@ mod client {
             _: &str,
             _: &mut dyn FnMut(Value),
         ) -> Result<Value, Failure> {
+            match *self {}
+        }
+
+        pub(in crate::daemon) fn hurry(&self) {
             match *self {}
         }
 

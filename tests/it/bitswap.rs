@@ -2,7 +2,7 @@
 
 pub mod maker;
 mod manners;
-mod stranger;
+pub mod stranger;
 
 use dpm::base::{PeerId, Sha256, parse_cid_text};
 use dpm::exchange::{DagLimits, Fetched};

@@ -12,6 +12,7 @@ mod corpora;
 mod crash;
 mod disk;
 mod edges;
+mod far;
 mod faults_clients;
 mod faults_pages;
 mod faults_upstream;

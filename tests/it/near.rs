@@ -19,7 +19,7 @@ fn told(nodes: &[Node], k: usize, project: &Project) {
 }
 
 /// From now on the upstream gives its pages, and no file.
-fn refuse(upstream: &Upstream, project: &Project) {
+pub fn refuse(upstream: &Upstream, project: &Project) {
     let file = File::new(project.bytes.clone());
     upstream.faulty(&project.file_path(), file, |_| Some(Fault::Says("403 Forbidden")));
 }

@@ -7,7 +7,6 @@ use futures_lite::future;
 use serde_json::{Value, json};
 
 use super::{Change, Failure};
-use crate::members::Members;
 use crate::room::{Client, Content, Kind, RoomId};
 use crate::wire::room::{Pattern, RoomError, SCOPE_EVENT, Scope, read_patterns, rearranged};
 
@@ -110,17 +109,6 @@ impl Scoping<'_> {
             "added": wanted.difference(&before).count(), "removed": before.difference(&wanted).count(),
             "events": events, "unreadable": unreadable,
         }))
-    }
-
-    /// Has members hear what the room mirrors now, so that an order that follows need not wait until it is heard by
-    /// itself. Blocks on the index, too.
-    pub(super) async fn heard_by(&self, members: &Members) -> Result<(), Failure> {
-        for event in self.client.read_state(self.room, &Kind::parse(SCOPE_EVENT)?).await? {
-            let json = event.content.as_str().as_bytes();
-            let (sender, kind) = (event.sender.as_str(), event.kind.as_str());
-            members.hear_state(self.room.as_str(), sender, kind, &event.state_key, json);
-        }
-        Ok(())
     }
 
     async fn present(&self) -> Result<Present, Failure> {

@@ -110,11 +110,13 @@ impl Exchange {
                 break;
             }
             let room = MOST_BYTES - bytes;
-            let came = match self.inner.peers.speaks_dpm(peer) {
+            if !self.inner.peers.is_connected(peer) {
+                continue;
+            }
+            let (came, problem) = match self.inner.peers.speaks_dpm(peer) {
                 true => self.blocks_of_node(*peer, missing.keys().copied().collect(), room).await,
                 false => self.blocks_by_bitswap(*peer, missing.values().copied().collect(), room).await,
             };
-            let (came, problem) = came;
             why = problem.map(|problem| format!("{peer}: {problem}")).or(why);
             for (hash, block) in came {
                 if let Some(cid) = missing.remove(&hash) {

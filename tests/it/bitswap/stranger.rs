@@ -37,10 +37,15 @@ pub enum Manner {
 impl Stranger {
     /// One that is connected to a node.
     pub fn of(node: &Node, manner: Manner) -> Self {
+        Self::known(node, manner, Identity::fresh())
+    }
+
+    /// The same, with an identity that the node may know.
+    pub fn known(node: &Node, manner: Manner, identity: Identity) -> Self {
         let executor = Executor::start(1).expect("a thread");
         let tasks = executor.tasks();
         let options = Options {
-            key: Identity::fresh(),
+            key: identity,
             listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().expect("a multiaddr")],
             protocols: vec![BITSWAP],
             agent: "stranger".into(),

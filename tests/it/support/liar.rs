@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use dpm::base::{Digest, Multiaddr, PeerId, Sha256, raw_cid};
 use dpm::rt::{Executor, Tasks};
 use dpm::swarm::{Identity, Limits, Options, Stream, Swarm};
-use dpm::wire::near::{Ask, LEAVES, Offer, Offers, Open, PROTOCOL, Tell};
+use dpm::wire::near::{Ask, Held, LEAVES, Offer, Offers, Open, PROTOCOL, Tell};
 use futures_lite::future::block_on;
 use futures_lite::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -18,6 +18,7 @@ pub const CHUNK: usize = 1 << 20;
 
 type Words = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 type Offering = Arc<dyn Fn(&Digest) -> Option<Offer> + Send + Sync>;
+type Holding = Arc<dyn Fn(&Sha256) -> Option<Vec<u8>> + Send + Sync>;
 type Giving = Arc<dyn Fn(Mouth) -> Words + Send + Sync>;
 
 /// What a liar does when it is asked something.
@@ -25,6 +26,7 @@ type Giving = Arc<dyn Fn(Mouth) -> Words + Send + Sync>;
 pub struct Manners {
     offering: Offering,
     giving: Giving,
+    holding: Holding,
     lists: bool,
 }
 
@@ -34,6 +36,7 @@ impl Manners {
         Self {
             offering: Arc::new(|digest| Some(whole(digest, 0))),
             giving: Arc::new(|m| Box::pin(m.silence())),
+            holding: Arc::new(|_| None),
             lists: true,
         }
     }
@@ -47,6 +50,12 @@ impl Manners {
     /// Answers so; `None` is no answer at all.
     pub fn offers(mut self, offer: impl Fn(&Digest) -> Option<Offer> + Send + Sync + 'static) -> Self {
         self.offering = Arc::new(offer);
+        self
+    }
+
+    /// Gives these for blocks of catalogues.
+    pub fn holds(mut self, block: impl Fn(&Sha256) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        self.holding = Arc::new(block);
         self
     }
 
@@ -69,9 +78,11 @@ pub fn whole(digest: &Digest, size: usize) -> Offer {
 /// A running liar; gone when dropped.
 pub struct Liar {
     swarm: Swarm,
+    identity: Identity,
     tasks: Tasks,
     asked: Arc<AtomicUsize>,
     taken: Arc<AtomicUsize>,
+    told: Arc<AtomicUsize>,
     lists: bool,
     _executor: Executor,
 }
@@ -80,8 +91,9 @@ impl Liar {
     pub fn start(manners: Manners) -> Self {
         let executor = Executor::start(1).expect("a thread");
         let tasks = executor.tasks();
+        let identity = Identity::fresh();
         let options = Options {
-            key: Identity::fresh(),
+            key: identity.clone(),
             listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().expect("a multiaddr")],
             protocols: vec![PROTOCOL],
             agent: "dpm/liar".into(),
@@ -89,9 +101,9 @@ impl Liar {
             admit: Arc::new(|_, _| true),
         };
         let (swarm, _events) = Swarm::start(options, &tasks).expect("a swarm");
-        let (asked, taken) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let [asked, taken, told] = [0; 3].map(|n| Arc::new(AtomicUsize::new(n)));
         let lists = manners.lists;
-        let liar = Self { swarm, tasks, asked, taken, lists, _executor: executor };
+        let liar = Self { swarm, identity, tasks, asked, taken, told, lists, _executor: executor };
         liar.attend(manners);
         liar
     }
@@ -106,7 +118,7 @@ impl Liar {
     pub fn meet(&self, node: &Node) {
         let (peer, address) = node.as_peer();
         self.swarm.dial(peer, vec![address]);
-        until("the liar is a neighbour", || node.exchange().peers().nodes().contains(&self.peer()));
+        until("the liar is known", || node.exchange().peers().speaks_dpm(&self.peer()));
         until("it knows the node", || {
             self.swarm.peers().iter().any(|p| p.peer == peer && !p.protocols.is_empty())
         });
@@ -114,10 +126,11 @@ impl Liar {
 
     fn attend(&self, manners: Manners) {
         let (swarm, tasks) = (self.swarm.clone(), self.tasks.clone());
-        let (asked, taken) = (self.asked.clone(), self.taken.clone());
+        let (asked, taken, told) = (self.asked.clone(), self.taken.clone(), self.told.clone());
         self.tasks.spawn(async move {
             while let Some((_, stream)) = swarm.accept(PROTOCOL).await {
-                let (manners, asked, taken) = (manners.clone(), asked.clone(), taken.clone());
+                let (manners, asked, taken, told) =
+                    (manners.clone(), asked.clone(), taken.clone(), told.clone());
                 tasks.spawn(async move {
                     let mut mouth = Mouth { stream, digest: None };
                     let Ok(Some(frame)) = mouth.hear().await else { return };
@@ -135,6 +148,14 @@ impl Liar {
                             taken.fetch_add(1, Ordering::SeqCst);
                             mouth.digest = Some(digest);
                             (manners.giving)(mouth).await
+                        }
+                        Ok(Open::Blocks { hashes }) => {
+                            let blocks: Vec<_> = hashes.iter().map(|h| (manners.holding)(h)).collect();
+                            mouth.blocks(&blocks).await
+                        }
+                        Ok(Open::News(_)) => {
+                            told.fetch_add(1, Ordering::SeqCst);
+                            mouth.silence().await
                         }
                         _ => mouth.silence().await,
                     };
@@ -169,6 +190,15 @@ impl Liar {
     /// How often something was to be taken from it.
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::SeqCst)
+    }
+
+    /// How often a node began to tell it the news.
+    pub fn told(&self) -> usize {
+        self.told.load(Ordering::SeqCst)
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// A stream to a node, on which this is written.
@@ -286,6 +316,19 @@ impl Mouth {
     pub async fn chunk(&mut self, n: u32, bytes: &[u8]) -> Result<()> {
         self.tell(Tell::Chunk { n, length: bytes.len() as u32 }).await?;
         self.say(bytes).await
+    }
+
+    /// Answers a question for blocks.
+    async fn blocks(mut self, blocks: &[Option<Vec<u8>>]) -> Result<()> {
+        for block in blocks {
+            let held = match block {
+                Some(bytes) => Held::Block { length: bytes.len() as u32 },
+                None => Held::Nothing,
+            };
+            self.say(&held.frame()).await?;
+            self.say(block.as_deref().unwrap_or_default()).await?;
+        }
+        self.stream.close().await
     }
 
     /// Gives whatever is wanted of this file; `twist` may change a chunk.

@@ -1,6 +1,7 @@
 //! What tests stand on: whole nodes, clients, a small upstream, projects to publish there.
 
 mod client;
+pub mod distant;
 mod index;
 pub mod liar;
 pub mod member;
