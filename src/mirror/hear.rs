@@ -27,7 +27,7 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// Hears until the client ends.
 pub(super) async fn run(inner: Arc<Inner>, heard: Receiver<Event>) {
     let mut online = None;
-    let mut retry = !survey(&inner).await;
+    let mut retry = !survey(&inner, When::Start).await;
     loop {
         let next = async { Woken::Event(heard.recv().await.ok()) };
         let rung = async {
@@ -46,7 +46,7 @@ pub(super) async fn run(inner: Arc<Inner>, heard: Receiver<Event>) {
             Woken::Event(Some(event)) => event,
             Woken::Event(None) => return,
             Woken::Survey => {
-                retry = !survey(&inner).await;
+                retry = !survey(&inner, When::Later).await;
                 continue;
             }
         };
@@ -61,7 +61,7 @@ pub(super) async fn run(inner: Arc<Inner>, heard: Receiver<Event>) {
         let came_back = events.iter().any(|e| matches!(e, Event::Connection(Connection::Online)));
         let news = take(&inner, events).await;
         if came_back && was_online != Some(true) {
-            retry = !survey(&inner).await;
+            retry = !survey(&inner, When::Later).await;
         }
         for room in news.unknown {
             if !enter(&inner, &room).await {
@@ -72,6 +72,12 @@ pub(super) async fn run(inner: Arc<Inner>, heard: Receiver<Event>) {
             hint(&inner, note).await;
         }
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    Start,
+    Later,
 }
 
 enum Woken {
@@ -161,12 +167,15 @@ impl Inner {
 
 /// Looks at all rooms of the account, as the client knows them: with the homeserver gone too. `false` when it has to be
 /// done again.
-async fn survey(inner: &Arc<Inner>) -> bool {
+async fn survey(inner: &Arc<Inner>, when: When) -> bool {
     let listed = match in_time(inner.client.list()).await {
         Ok(listed) => listed,
-        // Nobody is logged in: what was heard is nobody's any more.
+        // Since a logout what was heard is nobody's any more. At a start without a session it stands until somebody logs
+        // in, as when the homeserver has forgotten the session.
         Err(RoomError::NoSession) => {
-            leave_but(inner, BTreeSet::new()).await;
+            if when == When::Later {
+                leave_but(inner, BTreeSet::new()).await;
+            }
             return true;
         }
         // What was heard stands until somebody logs in again.
