@@ -23,6 +23,19 @@ pub struct Artifact {
     pub limit_bytes: u64,
 }
 
+impl Artifact {
+    /// Its address as it may be kept and shown: without userinfo, query and fragment.
+    pub fn plain_url(&self) -> String {
+        let mut url = self.url.clone();
+        // Fails for addresses that cannot have them, which is as good.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        url.set_query(None);
+        url.set_fragment(None);
+        url.to_string()
+    }
+}
+
 /// Who may have an artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
