@@ -13,6 +13,8 @@ pub mod fetch;
 pub mod front;
 pub mod lan;
 pub mod members;
+#[cfg(feature = "rooms")]
+pub mod mirror;
 pub mod peers;
 pub mod resolve;
 #[cfg(feature = "rooms")]

@@ -45,7 +45,7 @@ pub use circle::Vicinity;
 use near::Neighbours;
 pub use prefetch::Prefetch;
 use room::Matrix;
-pub use room::RoomOrder;
+pub use room::{Change, RoomOrder};
 
 /// Name of the control socket in the data folder.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -283,13 +283,13 @@ impl Daemon {
         let identity = config.near.swarm.then(|| near::identity(&config.data)).transpose()?;
         let own = identity.as_ref().map(Identity::peer_id);
         let members = ground.members(config, &tuning, own)?;
-        let neighbours = match identity {
+        let neighbours = match identity.clone() {
             Some(identity) => Some(Neighbours::start(&config.near, identity, &tuning, &ground, &members)?),
             None => None,
         };
         let near = neighbours.as_ref().map(|n| (n.swarm().clone(), n.exchange().clone()));
         let mut rooms = Rooms::build(ground, config, &tuning, &flights, near, members)?;
-        rooms.matrix = Matrix::start(config, &background)?;
+        rooms.matrix = Matrix::start(config, &rooms, identity, &background)?;
         if config.learned != config::Learned::default() {
             config::save_learned(&config.data, &config.learned).context("keep what was learned")?;
         }

@@ -1,104 +1,75 @@
 //! Matrix rooms at a running node: the client, what it hears, and an operator's orders about it.
 
+mod order;
+#[cfg(feature = "rooms")]
+mod scope;
+mod show;
+mod sync;
+
 use std::io::Read;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use super::Rooms;
 
 pub(super) use client::Matrix;
+pub use order::{Change, RoomOrder};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Largest login that is taken, in bytes: an address, a name and a secret.
 const LOGIN_BYTES: u64 = 64 << 10;
 
-/// An order about Matrix rooms. Only a running node carries it out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RoomOrder {
-    /// Log in. What is needed comes as bytes, so that no secret is in a request's line: a JSON object with
-    /// `homeserver`, `user`, and `password` or `token`.
-    Login,
-    /// Log out, and forget everything of the account.
-    Logout,
-    /// Make a room.
-    Create {
-        /// What it is called.
-        name: String,
-        /// Whether timeline events are encrypted.
-        encrypted: bool,
-        /// Who is invited; with nobody, whoever knows the id may join.
-        invite: Vec<String>,
-    },
-    /// Join a room by its id or alias.
-    Join {
-        /// The room.
-        room: String,
-        /// Servers that are in it.
-        via: Vec<String>,
-    },
-    /// Leave a room, or turn an invitation down.
-    Leave(String),
-    /// The account and its rooms.
-    List,
-}
+/// Largest scope that is taken, in bytes: its most packages, with names and versions of 160 bytes.
+const SCOPE_BYTES: u64 = 16 << 20;
 
-impl RoomOrder {
-    /// Name and words of the order in a request.
-    pub(super) fn request(&self) -> (&'static str, Vec<(&'static str, String)>) {
-        let many =
-            |name, values: &[String]| values.iter().map(move |v| (name, v.clone())).collect::<Vec<_>>();
-        match self {
-            Self::Login => ("room/login", vec![]),
-            Self::Logout => ("room/logout", vec![]),
-            Self::Create { name, encrypted, invite } => {
-                let mut words = vec![("name", name.clone()), ("encrypted", encrypted.to_string())];
-                words.extend(many("invite", invite));
-                ("room/create", words)
-            }
-            Self::Join { room, via } => {
-                let mut words = vec![("room", room.clone())];
-                words.extend(many("via", via));
-                ("room/join", words)
-            }
-            Self::Leave(room) => ("room/leave", vec![("room", room.clone())]),
-            Self::List => ("room/list", vec![]),
-        }
-    }
-
-    pub(super) fn parse(path: &str, query: &str) -> Option<Self> {
-        let words = |name: &str| {
-            let pairs = url::form_urlencoded::parse(query.as_bytes());
-            pairs.filter(|(k, _)| k == name).map(|(_, v)| v.into_owned()).collect::<Vec<_>>()
-        };
-        let word = |name| words(name).into_iter().next();
-        Some(match path {
-            "/room/login" => Self::Login,
-            "/room/logout" => Self::Logout,
-            "/room/create" => Self::Create {
-                name: word("name")?,
-                encrypted: word("encrypted")?.parse().ok()?,
-                invite: words("invite"),
-            },
-            "/room/join" => Self::Join { room: word("room")?, via: words("via") },
-            "/room/leave" => Self::Leave(word("room")?),
-            "/room/list" => Self::List,
-            _ => return None,
-        })
-    }
-}
-
-/// Carries out an order with the client, if there is one. Blocks.
+/// Carries out an order. Blocks.
 pub(super) fn carry_out(
-    matrix: Option<&Matrix>,
+    rooms: &Rooms,
     order: &RoomOrder,
     input: &mut dyn Read,
-) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
-    let matrix = matrix.ok_or(match cfg!(feature = "rooms") {
+    progress: &mut dyn FnMut(Value),
+) -> Result<Value, Failure> {
+    let matrix = rooms.matrix.as_ref().ok_or(match cfg!(feature = "rooms") {
         true => "rooms need a running node, which `dpm serve` starts",
         false => "this dpm was built without rooms",
     })?;
-    let mut login = String::new();
-    if *order == RoomOrder::Login {
-        input.take(LOGIN_BYTES).read_to_string(&mut login)?;
+    match order {
+        RoomOrder::Mirror { room, mode } => {
+            let room = named(rooms, room)?;
+            rooms.members.set_mode(&room, *mode);
+            return Ok(json!({"room": room, "mirror": mode.as_str()}));
+        }
+        RoomOrder::Show { room, missing } => return show::show(rooms, &named(rooms, room)?, *missing),
+        RoomOrder::Sync { room, platforms } => {
+            return sync::sync(rooms, &named(rooms, room)?, platforms, progress);
+        }
+        _ => {}
     }
-    futures_lite::future::block_on(matrix.carry_out(order, &login))
+    let mut text = String::new();
+    if order.takes_bytes() {
+        let most = if *order == RoomOrder::Login { LOGIN_BYTES } else { SCOPE_BYTES };
+        if input.take(most + 1).read_to_string(&mut text)? as u64 > most {
+            return Err(format!("more than {most} bytes").into());
+        }
+    }
+    futures_lite::future::block_on(matrix.carry_out(rooms, order, &text, progress))
+}
+
+/// The id of a room that this node is in: as it stands, or of the only one with that name.
+fn named(rooms: &Rooms, word: &str) -> Result<String, Failure> {
+    let known = rooms.members.rooms();
+    if known.iter().any(|room| room.room == word) {
+        return Ok(word.to_owned());
+    }
+    let mut found = known.iter().filter(|room| room.name.as_deref() == Some(word));
+    match (found.next(), found.next()) {
+        (Some(room), None) => Ok(room.room.clone()),
+        (Some(_), Some(_)) => {
+            Err(format!("several rooms are called {word:?}: `dpm room list` shows their ids").into())
+        }
+        (None, _) => Err(format!("not in the room {word}; `dpm room list` shows which ones").into()),
+    }
 }
 
 #[cfg(feature = "rooms")]
@@ -106,13 +77,18 @@ mod client {
     use serde::Deserialize;
     use serde_json::{Value, json};
 
-    use super::RoomOrder;
+    use super::scope::{self, Scoping};
+    use super::{Failure, RoomOrder};
     use crate::base::Secret;
     use crate::config::{self, Config};
+    use crate::daemon::Rooms;
+    use crate::members::Mode;
+    use crate::mirror::{self, Mirror, Near};
     use crate::room::{
-        Client, Connection, Event, Kind, Login, NewRoom, Options, Pace, Proof, RoomError, RoomId, UserId,
+        Client, Connection, Kind, Login, NewRoom, Options, Pace, Proof, RoomError, RoomId, UserId,
     };
     use crate::rt::Tasks;
+    use crate::swarm::Identity;
 
     /// Types of our events start so.
     const PREFIX: &str = "org.dpm.";
@@ -124,6 +100,11 @@ mod client {
     #[derive(Clone)]
     pub(in crate::daemon) struct Matrix {
         client: Client,
+        mirror: Mirror,
+        /// The mirror's.
+        tasks: Tasks,
+        /// How a room is used that is joined without saying how.
+        mode: Mode,
     }
 
     #[derive(Deserialize)]
@@ -135,62 +116,117 @@ mod client {
     }
 
     impl Matrix {
-        /// Starts the client, which goes online if somebody is logged in.
-        pub(in crate::daemon) fn start(config: &Config, tasks: &Tasks) -> Result<Option<Self>, RoomError> {
+        /// Starts the client, which goes online if somebody is logged in, and what takes part in its rooms.
+        pub(in crate::daemon) fn start(
+            config: &Config,
+            rooms: &Rooms,
+            identity: Option<Identity>,
+            tasks: &Tasks,
+        ) -> Result<Option<Self>, RoomError> {
             let member_state = MEMBER_STATE.iter().map(|kind| Kind::parse(kind)).collect::<Result<_, _>>()?;
             let mut options = Options::new(PREFIX, member_state);
             options.proxy = config.proxy.clone();
             let config::RoomPace { per_second, burst } = config.rooms.pace;
             options.pace = Pace { per_second, burst };
+            let mirrored = mirror::Options {
+                mode: config.rooms.mirror,
+                budget_bytes: config.rooms.budget_bytes,
+                allow: config.rooms.addresses,
+                advertise: config.rooms.advertise.clone(),
+                name: config.rooms.display_name(),
+                pace: options.pace,
+                gives: config.near.share != config::Share::Off,
+                named: config.near.peers.iter().map(|(peer, _)| *peer).collect(),
+            };
             let (client, heard) = Client::start(&config.data.join("room"), options)?;
-            tasks.spawn(async move {
-                let mut online = None;
-                while let Ok(event) = heard.recv().await {
-                    tell(&event, &mut online);
-                }
-            });
-            Ok(Some(Self { client }))
+            let near = rooms.near.clone().zip(identity);
+            let tasks = tasks.sibling();
+            let parts = mirror::Parts {
+                client: client.clone(),
+                members: rooms.members.clone(),
+                store: rooms.store.clone(),
+                disk: rooms.disk.clone(),
+                resolve: rooms.resolve.clone(),
+                images: rooms.images.clone(),
+                fetch: rooms.fetch.clone(),
+                near: near.map(|((swarm, exchange), identity)| Near { swarm, exchange, identity }),
+                clock: rooms.clock.clone(),
+                tasks: tasks.clone(),
+            };
+            let mirror = Mirror::start(parts, heard, mirrored);
+            Ok(Some(Self { client, mirror, tasks, mode: config.rooms.mirror }))
         }
 
         pub(in crate::daemon) async fn carry_out(
             &self,
+            rooms: &Rooms,
             order: &RoomOrder,
-            login: &str,
-        ) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
+            text: &str,
+            progress: &mut dyn FnMut(Value),
+        ) -> Result<Value, Failure> {
             let client = &self.client;
             Ok(match order {
                 RoomOrder::Login => {
                     // The parser's own words would repeat a part of the secret.
-                    let given: Given = serde_json::from_str(login).map_err(|_| "no login was given")?;
+                    let given: Given = serde_json::from_str(text).map_err(|_| "no login was given")?;
                     let proof = match (given.password, given.token) {
                         (Some(password), None) => Proof::Password(Secret::new(password)),
                         (None, Some(token)) => Proof::Token(Secret::new(token)),
                         _ => return Err("either a password or a token is needed".into()),
                     };
                     let login = Login { homeserver: given.homeserver, user: given.user, proof };
-                    json!({"user": client.login(login).await?.as_str()})
+                    let user = client.login(login).await?;
+                    self.mirror.account_changed();
+                    json!({"user": user.as_str()})
                 }
                 RoomOrder::Logout => {
                     client.logout().await?;
+                    self.mirror.account_changed();
                     json!({"logged_out": true})
                 }
-                RoomOrder::Create { name, encrypted, invite } => {
+                RoomOrder::Create { name, encrypted, invite, mirror } => {
                     let invite = invite.iter().map(|user| UserId::parse(user)).collect::<Result<_, _>>()?;
-                    let room =
-                        NewRoom { name: name.clone(), encrypted: *encrypted, invite, state: Vec::new() };
-                    json!({"room": client.create(room).await?.as_str()})
+                    let (state, later) = scope::from_the_start(text)?;
+                    let room = NewRoom { name: name.clone(), encrypted: *encrypted, invite, state };
+                    let room = client.create(room).await?;
+                    let mode = self.uses(rooms, &room, Some(name), *mirror);
+                    Scoping { client, room: &room }.send(later, progress).await?;
+                    json!({"room": room.as_str(), "mirror": mode.as_str()})
                 }
-                RoomOrder::Join { room, via } => json!({"room": client.join(room, via).await?.as_str()}),
+                RoomOrder::Join { room, via, mirror } => {
+                    let room = client.join(room, via).await?;
+                    let mode = self.uses(rooms, &room, None, *mirror);
+                    json!({"room": room.as_str(), "mirror": mode.as_str()})
+                }
                 RoomOrder::Leave(room) => {
                     client.leave(&RoomId::parse(room)?).await?;
                     json!({"left": room})
                 }
-                RoomOrder::List => self.list().await?,
+                RoomOrder::List => self.list(rooms).await?,
+                RoomOrder::Scope { room, change } => {
+                    let room = RoomId::parse(&super::named(rooms, room)?)?;
+                    Scoping { client, room: &room }.change(*change, text, progress).await?
+                }
+                RoomOrder::Mirror { .. } | RoomOrder::Show { .. } | RoomOrder::Sync { .. } => {
+                    return Err("no homeserver is asked for this".into());
+                }
             })
         }
 
-        async fn list(&self) -> Result<Value, RoomError> {
-            let rooms = match self.client.list().await {
+        /// Uses a room that this node is now in as it was said; else, unless it was in it before, as the configuration
+        /// says. Blocks.
+        fn uses(&self, rooms: &Rooms, room: &RoomId, name: Option<&str>, stated: Option<Mode>) -> Mode {
+            let (members, room) = (&rooms.members, room.as_str());
+            let new = !members.ids().iter().any(|id| id == room);
+            members.joined(room, name);
+            if let Some(mode) = stated.or(new.then_some(self.mode)) {
+                members.set_mode(room, mode);
+            }
+            members.mode(room)
+        }
+
+        async fn list(&self, rooms: &Rooms) -> Result<Value, RoomError> {
+            let listed = match self.client.list().await {
                 Ok(rooms) => rooms,
                 // Their own state says so.
                 Err(RoomError::NoSession | RoomError::LoggedOut(_)) => Vec::new(),
@@ -203,12 +239,13 @@ mod client {
                 Some(Connection::Offline { why, retry_in }) => (Some("offline"), Some(why), Some(retry_in)),
                 Some(Connection::LoggedOut { why }) => (Some("logged out"), Some(why), None),
             };
-            let rooms: Vec<_> = rooms
+            let rooms: Vec<_> = listed
                 .into_iter()
                 .map(|r| {
                     json!({
                         "room": r.room.as_str(), "name": r.name, "members": r.members,
                         "encrypted": r.encrypted, "invited": r.invited,
+                        "mirror": (!r.invited).then(|| rooms.members.mode(r.room.as_str()).as_str()),
                     })
                 })
                 .collect();
@@ -220,28 +257,8 @@ mod client {
         }
 
         pub(in crate::daemon) async fn stop(&self) {
+            self.tasks.cancel().await;
             self.client.stop().await;
-        }
-    }
-
-    /// A line in the log where it stands otherwise with the homeserver than before.
-    fn tell(event: &Event, online: &mut Option<bool>) {
-        match event {
-            Event::Connection(Connection::Online) => {
-                *online = Some(true);
-                log::info!("rooms: online");
-            }
-            Event::Connection(Connection::Offline { why, .. }) => {
-                if online.replace(false) != Some(false) {
-                    log::warn!("rooms: the homeserver cannot be reached, which is tried again: {why}");
-                }
-            }
-            Event::Connection(Connection::LoggedOut { why }) => {
-                *online = None;
-                log::warn!("rooms: logged out ({why}); `dpm room login` logs in again");
-            }
-            Event::Refused { room, kind, why } => log::warn!("rooms: {room} does not take {kind}: {why}"),
-            Event::State { .. } | Event::Timeline { .. } | Event::Membership { .. } => {}
         }
     }
 }
@@ -250,9 +267,11 @@ mod client {
 mod client {
     use serde_json::Value;
 
-    use super::RoomOrder;
+    use super::{Failure, RoomOrder};
     use crate::config::Config;
+    use crate::daemon::Rooms;
     use crate::rt::Tasks;
+    use crate::swarm::Identity;
 
     /// Nobody has one: dpm was built without rooms.
     #[derive(Clone)]
@@ -262,6 +281,8 @@ mod client {
         #[expect(clippy::unnecessary_wraps, reason = "with rooms it can fail")]
         pub(in crate::daemon) fn start(
             _: &Config,
+            _: &Rooms,
+            _: Option<Identity>,
             _: &Tasks,
         ) -> Result<Option<Self>, std::convert::Infallible> {
             Ok(None)
@@ -269,9 +290,11 @@ mod client {
 
         pub(in crate::daemon) async fn carry_out(
             &self,
+            _: &Rooms,
             _: &RoomOrder,
             _: &str,
-        ) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
+            _: &mut dyn FnMut(Value),
+        ) -> Result<Value, Failure> {
             match *self {}
         }
 

@@ -241,6 +241,19 @@ impl Members {
         self.lock().get(room).is_some_and(|room| room.scope.has(purl))
     }
 
+    /// Whether a room mirrors any version of a package (a URL without version).
+    pub fn touches(&self, room: &str, package: &PackageUrl) -> bool {
+        self.lock().get(room).is_some_and(|room| room.scope.touches(package))
+    }
+
+    /// Nodes of the present members of a room, with the catalogue of each that is here.
+    pub fn catalogues(&self, room: &str) -> Vec<(PeerId, Option<Root>)> {
+        let rooms = self.lock();
+        let nodes =
+            rooms.get(room).map(|room| room.present().map(|(peer, node)| (*peer, node.have)).collect());
+        nodes.unwrap_or_default()
+    }
+
     /// Nodes of present members, with the addresses that may be dialled.
     pub fn addresses(&self) -> Vec<(PeerId, Vec<Multiaddr>)> {
         let rooms = self.lock();

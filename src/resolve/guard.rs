@@ -33,10 +33,14 @@ impl Index {
         self.private || self.site.credentials.is_some()
     }
 
+    /// Who may have what it gives.
+    pub(super) fn access(&self) -> Access {
+        if self.is_apart() && !self.peers { Access::Private } else { Access::Public }
+    }
+
     /// A file that a page of this index lists.
     pub(super) fn artifact(&self, file: &pypi::File) -> Artifact {
-        let access = if self.is_apart() && !self.peers { Access::Private } else { Access::Public };
-        listed(&self.site.name, access, file)
+        listed(&self.site.name, self.access(), file)
     }
 
     /// The address of a page.

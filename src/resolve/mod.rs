@@ -7,6 +7,7 @@
 mod carry;
 mod guard;
 pub mod images;
+mod listed;
 mod memory;
 mod news;
 mod refresh;
@@ -234,7 +235,7 @@ impl Resolve {
     ) -> Result<PageAnswer, ResolveError> {
         let (head, state) = match self.inner.answer(&key, refresh).await? {
             Answer::Upstream(head, state) => (head, state),
-            Answer::Room(page) => return self.inner.rendered_room(&key, form, gzip, page).await,
+            Answer::Room(page) => return Ok(self.inner.rendered_room(&key, form, gzip, page).await),
         };
         if !head.found {
             return Err(ResolveError::Unknown(key));

@@ -73,6 +73,15 @@ impl Book {
         self.add(peer, addresses, true, now);
     }
 
+    /// The peer need not be kept any more. Connected, it stays so until it goes.
+    pub(super) fn release(&mut self, peer: &PeerId, now: Instant) {
+        let Some(entry) = self.entries.get_mut(peer) else { return };
+        entry.keep = false;
+        if let State::Due(_) = entry.state {
+            entry.state = State::Resting(now);
+        }
+    }
+
     fn add(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, keep: bool, now: Instant) {
         if !self.entries.contains_key(&peer) && !self.make_room() {
             return;
@@ -264,6 +273,24 @@ mod tests {
         assert_eq!(book.due(at(11)), [(kept, vec![address(1)])]);
         book.dial(other, vec![address(3)], at(12));
         assert_eq!(book.due(at(12)), [(other, vec![address(3), address(2)])], "newest first");
+    }
+
+    #[test]
+    fn who_is_released_is_left_alone() {
+        let now = Instant::now();
+        let at = |s| now + Duration::from_secs(s);
+        let (mut book, peer) = (Book::new(4), PeerId::random());
+        book.keep(peer, vec![address(1)], now);
+        book.release(&peer, now);
+        assert!(book.due(at(100)).is_empty(), "it waited to be dialled");
+        book.keep(peer, vec![address(1)], at(100));
+        assert_eq!(book.due(at(100)).len(), 1);
+        book.connected(&peer, at(100));
+        book.release(&peer, at(101));
+        book.lost(&peer, at(102));
+        assert!(book.due(at(1000)).is_empty(), "it was connected");
+        book.dial(peer, vec![], at(1001));
+        assert_eq!(book.due(at(1001)).len(), 1, "somebody else wants it");
     }
 
     #[test]

@@ -184,6 +184,11 @@ impl Swarm {
         }
     }
 
+    /// Takes [`Swarm::keep`] back: once it is lost, the peer is not dialled again.
+    pub fn release(&self, peer: &PeerId) {
+        self.order(Order::Release(*peer));
+    }
+
     /// Opens a stream to a connected peer, which has agreed to speak `protocol`: one round trip, 10 s at most.
     ///
     /// Never dials. Cancel-safe: a stream that comes too late is reset.

@@ -38,6 +38,7 @@ const RACE: NonZeroU8 = NonZeroU8::new(4).expect("four is not zero");
 pub(super) enum Order {
     Dial(PeerId, Vec<Multiaddr>),
     Keep(PeerId, Vec<Multiaddr>),
+    Release(PeerId),
     Disconnect(PeerId),
     Stop,
 }
@@ -184,6 +185,7 @@ impl Node {
         match order {
             Order::Dial(peer, addresses) => self.book.lock().expect(LOCK).dial(peer, addresses, now),
             Order::Keep(peer, addresses) => self.book.lock().expect(LOCK).keep(peer, addresses, now),
+            Order::Release(peer) => self.book.lock().expect(LOCK).release(&peer, now),
             Order::Disconnect(peer) => {
                 // It errs when there is no connection.
                 let _ = self.swarm.disconnect_peer_id(peer);

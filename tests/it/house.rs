@@ -19,6 +19,23 @@ const TABLE: &[(&str, &[&str])] = &[
     ("upstream", &["base"]),
     ("resolve", &["base", "eco", "catalogue", "rt", "store", "upstream", "members"]),
     ("fetch", &["base", "unixfs", "rt", "store", "upstream", "exchange", "peers"]),
+    (
+        "mirror",
+        &[
+            "base",
+            "catalogue",
+            "wire",
+            "eco",
+            "rt",
+            "store",
+            "swarm",
+            "room",
+            "exchange",
+            "members",
+            "resolve",
+            "fetch",
+        ],
+    ),
     // `upstream` and `store` for their error and record types alone: they stand in the table from errors to HTTP.
     ("front", &["base", "eco", "rt", "resolve", "fetch", "upstream", "store"]),
 ];

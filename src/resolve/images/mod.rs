@@ -42,6 +42,13 @@ pub struct Registry {
     pub peers: bool,
 }
 
+impl Registry {
+    /// Who may have what it gives.
+    pub fn access(&self) -> Access {
+        if self.private && !self.peers { Access::Private } else { Access::Public }
+    }
+}
+
 /// A repository of a configured registry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Spot {
@@ -94,6 +101,9 @@ struct Inner {
     /// One question at a time each: what one has asked, the next ones find in memory.
     asking: Arc<[async_lock::Mutex<()>; ASKING]>,
 }
+
+/// Tags of one repository that are told of: people pull a few of the hundreds that there may be.
+const TAGS: usize = 4096;
 
 /// Facts of one repository forgotten at once.
 const FORGOTTEN: usize = 100_000;
@@ -207,12 +217,25 @@ impl Images {
         self.artifact(spot, "blobs", digest)
     }
 
+    /// Which manifests the tags of a repository mean, by what the registry said last. Asks nobody. Blocks.
+    pub fn stored_tags(&self, spot: &Spot) -> Result<Vec<(String, Digest)>, StoreError> {
+        let prefix = format!("{}tag\0", self.inner.prefix(spot));
+        let store = &self.inner.parts.store;
+        let mut found = Vec::new();
+        for key in store.page_keys(&prefix, TAGS)? {
+            let Some(tag) = key.strip_prefix(&prefix) else { continue };
+            let question = Question::Tag(tag.to_owned(), Accepts::Everything);
+            let url = self.inner.question_url(spot, &question);
+            let page = store.page(&key)?.filter(|page| page.head.url == url.as_str());
+            let fact = page.and_then(Fact::of_page).filter(|fact| fact.found);
+            found.extend(fact.and_then(|fact| fact.digest).map(|digest| (tag.to_owned(), digest)));
+        }
+        Ok(found)
+    }
+
     fn artifact(&self, spot: &Spot, kind: &str, digest: &Digest) -> Artifact {
         let registry = self.registry(spot);
-        let access = match registry.private && !registry.peers {
-            true => Access::Private,
-            false => Access::Public,
-        };
+        let access = registry.access();
         Artifact {
             upstream: registry.site.name.clone(),
             url: self.inner.url(spot, &format!("{kind}/{digest}"), ""),

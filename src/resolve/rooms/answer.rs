@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures_lite::future;
 
 use crate::base::PackageUrl;
-use crate::eco::pypi::{self, FileWant, Form, Project};
+use crate::eco::pypi::{self, FileWant, Form, Purl};
+use crate::members::Known;
 use crate::rt::UnixMillis;
 use crate::store::PageHead;
 
@@ -19,6 +20,11 @@ impl PageKey {
     pub fn package(&self) -> Option<PackageUrl> {
         let Self::Project(name) = self else { return None };
         PackageUrl::of("pypi", name.as_str(), None, &[]).ok()
+    }
+
+    /// The page of a package, if it is one of PyPI's.
+    pub fn of(package: &PackageUrl) -> Option<Self> {
+        Purl::parse(package.as_str()).ok().map(|purl| Self::Project(purl.name))
     }
 }
 
@@ -73,47 +79,38 @@ impl Inner {
         known: Option<&PageHead>,
         why: &str,
     ) -> Option<Result<Answer, ResolveError>> {
-        let page = self.told(key, known, None, why).await?;
+        let PageKey::Project(name) = key else { return None };
+        let said = self.said(key, known).await?;
+        let page = page(name, None, &said);
         if let Some(e) = page.refused() {
             return Some(Err(e));
         }
-        (!page.project.files.is_empty()).then_some(Ok(Answer::Room(page)))
+        tell(key, &page, &said, why);
+        (page.added > 0).then_some(Ok(Answer::Room(page)))
     }
 
     /// A page that is past its time, with what rooms add to it while its index fails.
     pub(in super::super) async fn completed(self: &Arc<Self>, key: &PageKey, head: PageHead) -> Answer {
-        let age = self.clock.now().since(UnixMillis(head.checked_at));
-        let page = match self.project(key, &head).await {
-            Ok(base) => self.told(key, Some(&head), Some(&base), "its index fails").await,
-            Err(_) => None,
-        };
-        match page {
-            // A file that is disputed, and that the page does not list, is not to be taken for one that is not there.
-            Some(page) if page.added > 0 || !page.disputed.is_empty() => {
-                Answer::Room(RoomPage { age: page.age.max(age), base: Some(head), ..page })
-            }
-            _ => Answer::Upstream(head, State::Stale),
+        let stale = |head| Answer::Upstream(head, State::Stale);
+        let PageKey::Project(name) = key else { return stale(head) };
+        let Some(said) = self.said(key, Some(&head)).await else { return stale(head) };
+        let Ok(base) = self.project(key, &head).await else { return stale(head) };
+        let page = page(name, Some((&base, &head)), &said);
+        // A disputed file that the index did not list is not to be taken for one that is not there.
+        if page.added == 0 && page.disputed.is_empty() {
+            return stale(head);
         }
+        tell(key, &page, &said, "its index fails");
+        let age = self.clock.now().since(UnixMillis(head.checked_at));
+        Answer::Room(RoomPage { age: page.age.max(age), ..page })
     }
 
-    async fn told(
-        &self,
-        key: &PageKey,
-        known: Option<&PageHead>,
-        base: Option<&Project>,
-        why: &str,
-    ) -> Option<RoomPage> {
-        let PageKey::Project(name) = key else { return None };
-        if !self.may_be_told(key, known) {
-            return None;
+    /// What rooms say of a page, if they may say anything.
+    async fn said(&self, key: &PageKey, known: Option<&PageHead>) -> Option<Known> {
+        match self.may_be_told(key, known) {
+            true => self.rooms.ask(key.package()?).await,
+            false => None,
         }
-        let said = self.rooms.ask(key.package()?).await?;
-        let page = page(name, base, &said);
-        if page.added > 0 {
-            let (added, who) = (page.added, tellers(&said));
-            log::warn!("{key}: {added} files as members of rooms say, for {why}: {who}");
-        }
-        Some(page)
     }
 
     pub(in super::super) async fn rendered_room(
@@ -122,13 +119,19 @@ impl Inner {
         form: Form,
         gzip: bool,
         page: RoomPage,
-    ) -> Result<PageAnswer, ResolveError> {
+    ) -> PageAnswer {
+        let state = if page.added > 0 { State::Room } else { State::Stale };
+        let (age, revision) = (page.age, page.revision);
+        let answer = |rendered| PageAnswer { rendered, state, age, fresh_for: Duration::ZERO };
+        let peek = || self.memory.lock().expect(LOCK).rendered(key, form, gzip, revision);
         let _worker = self.worker(key).await;
-        let (added, age) = (page.added, page.age);
+        if let Some(rendered) = peek() {
+            return answer(rendered);
+        }
         let render = move || Arc::new(Rendered::new(pypi::render(&page.project, form), gzip));
         let rendered = self.disk.run(render).await;
-        let state = if added > 0 { State::Room } else { State::Stale };
-        Ok(PageAnswer { rendered, state, age, fresh_for: Duration::ZERO })
+        self.memory.lock().expect(LOCK).keep(key, form, gzip, revision, rendered.clone());
+        answer(rendered)
     }
 
     /// What a file's link means where rooms completed its page.
@@ -141,5 +144,12 @@ impl Inner {
             (None, Some(head)) => self.locate(want, &page.project, head),
             (located, _) => Ok(located),
         }
+    }
+}
+
+/// Says in the log who is believed.
+fn tell(key: &PageKey, page: &RoomPage, said: &Known, why: &str) {
+    if page.added > 0 {
+        log::warn!("{key}: {} files as members of rooms say, for {why}: {}", page.added, tellers(said));
     }
 }

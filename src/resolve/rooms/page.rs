@@ -1,14 +1,16 @@
 //! A project's page of what members of rooms say. Pure.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Map;
 use url::Url;
 
+use crate::base::cbor::CborWriter;
 use crate::base::{Access, Artifact, ROOM};
-use crate::catalogue::Entry;
+use crate::catalogue::{self, Entry};
 use crate::eco::pypi::{CoreMetadata, File, FileWant, Part, Project, ProjectName, Purl, Yanked, is_of};
 use crate::members::Known;
 use crate::store::PageHead;
@@ -27,11 +29,17 @@ pub(in super::super) struct RoomPage {
     pub(in super::super) added: usize,
     /// The page of its index that was completed.
     pub(in super::super) base: Option<PageHead>,
+    /// Of what it is made of.
+    pub(in super::super) revision: u64,
 }
 
 /// The page of a project as rooms complete it, or as they alone have it. What its index lists in `base` is as that
 /// says, whatever others say of it.
-pub(in super::super) fn page(name: &ProjectName, base: Option<&Project>, known: &Known) -> RoomPage {
+pub(in super::super) fn page(
+    name: &ProjectName,
+    base: Option<(&Project, &PageHead)>,
+    known: &Known,
+) -> RoomPage {
     let mut disputed: BTreeMap<String, String> =
         known.disputed.iter().map(|dispute| (dispute.file.clone(), dispute.to_string())).collect();
     // A name of a file is one file, however the version in its package URL is written.
@@ -52,7 +60,7 @@ pub(in super::super) fn page(name: &ProjectName, base: Option<&Project>, known: 
         }
     }
     files.retain(|file, _| !disputed.contains_key(*file));
-    let mut project = base.cloned().unwrap_or_else(|| Project::unlisted(name));
+    let mut project = base.map(|(project, _)| project.clone()).unwrap_or_else(|| Project::unlisted(name));
     let held_back = project.is_quarantined();
     disputed.retain(|file, _| !project.files.iter().any(|listed| listed.filename == *file));
     if held_back {
@@ -61,7 +69,9 @@ pub(in super::super) fn page(name: &ProjectName, base: Option<&Project>, known: 
     }
     let added =
         project.add(files.into_values().filter_map(|(entry, version)| Some((file(name, entry)?, version))));
-    RoomPage { project: Arc::new(project), age: known.age, disputed, added, base: None }
+    let head = base.map(|(_, head)| head.clone());
+    let revision = revision(known, head.as_ref());
+    RoomPage { project: Arc::new(project), age: known.age, disputed, added, base: head, revision }
 }
 
 impl RoomPage {
@@ -101,6 +111,16 @@ impl RoomPage {
         let (_, what) = self.disputed.iter().next().filter(|_| self.project.files.is_empty())?;
         Some(ResolveError::Disputed(what.clone()))
     }
+}
+
+/// Stands for all that a page is made of. No page of an index has such a number: theirs are times.
+fn revision(known: &Known, base: Option<&PageHead>) -> u64 {
+    let (mut hasher, mut entries) = (DefaultHasher::new(), CborWriter::default());
+    catalogue::list(&known.entries, &mut entries);
+    entries.0.hash(&mut hasher);
+    known.disputed.iter().for_each(|dispute| dispute.file.hash(&mut hasher));
+    base.map(|head| head.revision).hash(&mut hasher);
+    hasher.finish() | 1 << 63
 }
 
 /// Whether a page has a file from a room and not from its index.

@@ -37,7 +37,8 @@ fn changes_are_told() {
     house.page(&project, 200, "MISS");
     let change = Change { key: key(&project), mark: "\"b\"".into() };
     assert_eq!(changes.try_recv(), Ok(change.clone()));
-    assert_eq!(change.key.package().unwrap().as_str(), "pkg:pypi/demo");
+    let package = change.key.package().unwrap();
+    assert_eq!((package.as_str(), PageKey::of(&package)), ("pkg:pypi/demo", Some(change.key)));
     // Without anything to tell it by, and when it is gone.
     house.pass(600);
     project.list(&house.upstream, &[]);

@@ -1,0 +1,303 @@
+//! From the rooms' client to [`Members`]: what rooms there are, who is in them, what is said.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_channel::Receiver;
+use futures_lite::future;
+
+use crate::base::PeerId;
+use crate::members::Heard;
+use crate::room::{Connection, Content, Event, Kind, RoomError, RoomId, UserId};
+use crate::wire::room::{Context, IndexNote, NODE_EVENT, NodeAdvert, SCOPE_EVENT};
+
+use super::{Inner, LOCK};
+
+/// Events that are taken at once.
+const AT_ONCE: usize = 64;
+
+/// Time for the client to tell of one room: it has all that on its disk.
+const TELL_TIME: Duration = Duration::from_secs(30);
+
+/// After the client could not tell, it is asked again.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// Hears until the client ends.
+pub(super) async fn run(inner: Arc<Inner>, heard: Receiver<Event>) {
+    let mut online = None;
+    let mut retry = !survey(&inner).await;
+    loop {
+        let next = async { Woken::Event(heard.recv().await.ok()) };
+        let rung = async {
+            inner.rooms.heard().await;
+            Woken::Survey
+        };
+        let again = async {
+            if !retry {
+                future::pending::<()>().await;
+            }
+            async_io::Timer::after(AGAIN).await;
+            Woken::Survey
+        };
+        // The events first: what is surveyed is as new as the last of them, or newer.
+        let first = match future::or(next, future::or(rung, again)).await {
+            Woken::Event(Some(event)) => event,
+            Woken::Event(None) => return,
+            Woken::Survey => {
+                retry = !survey(&inner).await;
+                continue;
+            }
+        };
+        let mut events = vec![first];
+        while events.len() < AT_ONCE
+            && let Ok(event) = heard.try_recv()
+        {
+            events.push(event);
+        }
+        let was_online = online;
+        events.iter().for_each(|event| tell(event, &mut online));
+        let came_back = events.iter().any(|e| matches!(e, Event::Connection(Connection::Online)));
+        let news = take(&inner, events).await;
+        if came_back && was_online != Some(true) {
+            retry = !survey(&inner).await;
+        }
+        for room in news.unknown {
+            if !enter(&inner, &room).await {
+                retry = true;
+            }
+        }
+        for note in news.notes {
+            hint(&inner, note).await;
+        }
+    }
+}
+
+enum Woken {
+    Event(Option<Event>),
+    Survey,
+}
+
+/// What events had in them that is not done with.
+#[derive(Default)]
+struct News {
+    /// Rooms that are not known yet.
+    unknown: BTreeSet<RoomId>,
+    notes: Vec<IndexNote>,
+}
+
+/// Hands events on, in their order.
+async fn take(inner: &Arc<Inner>, events: Vec<Event>) -> News {
+    let user = inner.client.status().user;
+    let theirs = inner.clone();
+    inner.disk.run(move || theirs.hear(events, user.as_ref())).await
+}
+
+impl Inner {
+    fn hear(&self, events: Vec<Event>, user: Option<&UserId>) -> News {
+        let members = &self.members;
+        let mut known: BTreeSet<String> = members.ids().into_iter().collect();
+        let mut news = News::default();
+        let mut changed = false;
+        for event in events {
+            let heard = match event {
+                Event::Membership { room, user: who, joined } if Some(&who) == user => {
+                    if joined {
+                        news.unknown.insert(room);
+                    } else {
+                        members.left(room.as_str());
+                        known.remove(room.as_str());
+                        self.own.ring();
+                    }
+                    changed = true;
+                    continue;
+                }
+                Event::Membership { room, user, joined } => {
+                    members.member(room.as_str(), user.as_str(), joined);
+                    changed = true;
+                    continue;
+                }
+                Event::State { room, .. } | Event::Timeline { room, .. }
+                    if !known.contains(room.as_str()) =>
+                {
+                    news.unknown.insert(room);
+                    continue;
+                }
+                Event::State { room, event } => members.hear_state(
+                    room.as_str(),
+                    event.sender.as_str(),
+                    event.kind.as_str(),
+                    &event.state_key,
+                    event.content.as_str().as_bytes(),
+                ),
+                Event::Timeline { room, sender, kind, content } => members.hear_timeline(
+                    room.as_str(),
+                    sender.as_str(),
+                    kind.as_str(),
+                    content.as_str().as_bytes(),
+                ),
+                Event::Refused { .. } | Event::Connection(_) => continue,
+            };
+            match heard {
+                Heard::Scope => self.rescope(),
+                Heard::Node(_) | Heard::Packages(_) => changed = true,
+                Heard::Index(note) => news.notes.push(note),
+                Heard::Nothing | Heard::Refused => {}
+            }
+        }
+        if changed {
+            self.ring_all();
+        }
+        news
+    }
+
+    fn rescope(&self) {
+        self.rescope.store(true, Ordering::Relaxed);
+        self.own.ring();
+        self.follows.ring();
+    }
+}
+
+/// Looks at all rooms of the account, as the client knows them: with the homeserver gone too. `false` when it has to be
+/// done again.
+async fn survey(inner: &Arc<Inner>) -> bool {
+    let listed = match in_time(inner.client.list()).await {
+        Ok(listed) => listed,
+        // Nobody is logged in: what was heard is nobody's any more.
+        Err(RoomError::NoSession) => {
+            leave_but(inner, BTreeSet::new()).await;
+            return true;
+        }
+        // What was heard stands until somebody logs in again.
+        Err(RoomError::LoggedOut(_) | RoomError::Stopped) => return true,
+        Err(e) => {
+            log::warn!("rooms: which there are is not known: {e}");
+            return false;
+        }
+    };
+    let rooms: BTreeSet<RoomId> = listed.iter().filter(|r| !r.invited).map(|r| r.room.clone()).collect();
+    // A device that has just logged in knows of no room until the homeserver has answered once.
+    if inner.client.status().connection == Some(Connection::Online) {
+        leave_but(inner, rooms.iter().map(|room| room.as_str().to_owned()).collect()).await;
+    }
+    let mut all = true;
+    for room in &rooms {
+        all &= enter(inner, room).await;
+    }
+    all
+}
+
+async fn leave_but(inner: &Arc<Inner>, rooms: BTreeSet<String>) {
+    let theirs = inner.clone();
+    let left = move || {
+        let gone: Vec<_> = theirs.members.ids().into_iter().filter(|room| !rooms.contains(room)).collect();
+        gone.iter().for_each(|room| theirs.members.left(room));
+        !gone.is_empty()
+    };
+    if inner.disk.run(left).await {
+        inner.own.ring();
+        inner.ring_all();
+    }
+}
+
+/// Takes up all that is known of one room. `false` when it has to be done again.
+async fn enter(inner: &Arc<Inner>, room: &RoomId) -> bool {
+    match in_time(enter_now(inner, room)).await {
+        Ok(()) => true,
+        // Left meanwhile: its event comes, or has come.
+        Err(RoomError::NotJoined(_) | RoomError::NoSession | RoomError::LoggedOut(_)) => true,
+        Err(e) => {
+            log::warn!("rooms: {room} is not known yet: {e}");
+            false
+        }
+    }
+}
+
+async fn enter_now(inner: &Arc<Inner>, room: &RoomId) -> Result<(), RoomError> {
+    let client = &inner.client;
+    let listed = client.list().await?.into_iter().find(|listed| listed.room == *room && !listed.invited);
+    let listed = listed.ok_or_else(|| RoomError::NotJoined(room.to_string()))?;
+    let users = client.members(room).await?;
+    let scope = client.read_state(room, &Kind::parse(SCOPE_EVENT)?).await?;
+    let nodes = client.read_state(room, &Kind::parse(NODE_EVENT)?).await?;
+    let (theirs, id) = (inner.clone(), room.to_string());
+    let take = move || {
+        let members = &theirs.members;
+        let is_new = !members.ids().contains(&id);
+        members.joined(&id, listed.name.as_deref());
+        if is_new {
+            members.set_mode(&id, theirs.options.mode);
+        }
+        members.set_members(&id, users.iter().map(UserId::to_string).collect());
+        let mut rescope = is_new;
+        for event in scope.iter().chain(&nodes) {
+            let json = event.content.as_str().as_bytes();
+            let (sender, kind) = (event.sender.as_str(), event.kind.as_str());
+            rescope |= members.hear_state(&id, sender, kind, &event.state_key, json) == Heard::Scope;
+        }
+        if let Some(own) = theirs.own_peer {
+            let said = nodes.iter().find_map(|event| {
+                own_word(&id, event.sender.as_str(), &event.state_key, &event.content, &own)
+            });
+            theirs.told.lock().expect(LOCK).insert(id, said);
+        }
+        if rescope {
+            theirs.rescope();
+        }
+        theirs.own.ring();
+        theirs.ring_all();
+    };
+    inner.disk.run(take).await;
+    Ok(())
+}
+
+/// What this node said of itself last, as the room has it.
+fn own_word(room: &str, sender: &str, key: &str, content: &Content, own: &PeerId) -> Option<NodeAdvert> {
+    let context = Context { room, sender };
+    (key == own.to_string())
+        .then(|| NodeAdvert::read(content.as_str().as_bytes(), &context, key).ok())
+        .flatten()
+}
+
+async fn in_time<T>(asking: impl Future<Output = Result<T, RoomError>>) -> Result<T, RoomError> {
+    future::or(asking, async {
+        async_io::Timer::after(TELL_TIME).await;
+        Err(RoomError::Later { why: "the rooms' client does not answer".into(), after: None })
+    })
+    .await
+}
+
+/// Asks the own index sooner, where somebody says that it has something new.
+async fn hint(inner: &Arc<Inner>, note: IndexNote) {
+    for (package, mark) in note.indexes {
+        inner.notes.lock().expect(LOCK).heard(&package, &mark);
+        let Some(key) = super::notes::page_of(&package) else { continue };
+        match inner.look.resolve.hint(&key, &mark).await {
+            Ok(outcome) => log::debug!("{} says that {key} changed: {outcome:?}", note.peer),
+            Err(e) => log::debug!("{} says that {key} changed: {e}", note.peer),
+        }
+    }
+}
+
+/// A line in the log where it stands otherwise with the homeserver than before.
+fn tell(event: &Event, online: &mut Option<bool>) {
+    match event {
+        Event::Connection(Connection::Online) => {
+            if online.replace(true) != Some(true) {
+                log::info!("rooms: online");
+            }
+        }
+        Event::Connection(Connection::Offline { why, .. }) => {
+            if online.replace(false) != Some(false) {
+                log::warn!("rooms: the homeserver cannot be reached, which is tried again: {why}");
+            }
+        }
+        Event::Connection(Connection::LoggedOut { why }) => {
+            *online = None;
+            log::warn!("rooms: logged out ({why}); `dpm room login` logs in again");
+        }
+        Event::Refused { room, kind, why } => log::warn!("rooms: {room} does not take {kind}: {why}"),
+        Event::State { .. } | Event::Timeline { .. } | Event::Membership { .. } => {}
+    }
+}

@@ -1,0 +1,426 @@
+//! This node's own catalogues: made of what is stored, changed as that changes, and told of.
+//!
+//! At the start, and whenever what is known may be wrong, everything stored is held against every room's catalogue and
+//! the catalogue against the store, piece by piece. In between the store tells what comes and goes.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures_lite::future;
+
+use crate::base::{PackageUrl, PeerId, Sha256};
+use crate::catalogue::{self, Change, Entry, Root};
+use crate::members::MembersError;
+use crate::resolve::PageKey;
+use crate::store;
+
+use super::look::{How, Tags};
+use super::notes::Notes;
+use super::rhythm::GATHER;
+use super::tell;
+use super::telling::Telling;
+use super::{Inner, LOCK, Near};
+
+/// Artifacts that are looked at in one go: some tenths of a second of the disk's time.
+const AT_ONCE: usize = 512;
+
+/// Artifacts that wait to be looked at. With more all are looked at.
+const WAITING: usize = 65_536;
+
+/// How often it is looked whether this node is where it was, and what it was.
+const TICK: Duration = Duration::from_secs(30);
+
+/// How often everything is looked at, whatever was told: tags that changed their meaning, what a failure left.
+const SWEEP: Duration = Duration::from_secs(6 * 3600);
+
+/// After the store refused a change, everything is looked at again.
+const AFTER_FAILURE: Duration = Duration::from_secs(600);
+
+/// While everything is looked at for the first time nothing is said, so that it is said once; but no longer than this.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// A walk for what is gone takes no more than one in so many of the time: where the store is full, something goes with
+/// everything that comes.
+const WALK_SHARE: u32 = 10;
+
+/// Runs for ever.
+pub(super) async fn run(inner: Arc<Inner>, near: Near) {
+    let pages = inner.look.resolve.changes();
+    let mut watch = inner.store.watch();
+    let mut own = Own::new(inner, near);
+    loop {
+        let next = own.due();
+        let watched = async { Woken::Store(watch.recv().await.ok()) };
+        let rung = async {
+            own.inner.own.heard().await;
+            Woken::Rooms
+        };
+        let changed = async {
+            match pages.recv().await {
+                Ok(change) => Woken::Page(change.key, change.mark),
+                Err(_) => future::pending().await,
+            }
+        };
+        let time = async {
+            async_io::Timer::at(next).await;
+            Woken::Time
+        };
+        match future::or(future::or(watched, rung), future::or(changed, time)).await {
+            Woken::Store(Some(change)) => {
+                own.note(change);
+                while let Ok(change) = watch.try_recv() {
+                    own.note(change);
+                }
+            }
+            // It fell behind, or too many watch: what was missed is found by looking at everything.
+            Woken::Store(None) => {
+                async_io::Timer::after(Duration::from_secs(1)).await;
+                watch = own.inner.store.watch();
+                own.sweep = Some(Sweep::new());
+            }
+            Woken::Rooms => own.rooms_changed(),
+            Woken::Page(key, mark) => own.page_changed(key, mark).await,
+            Woken::Time => {}
+        }
+        own.work().await;
+        own.tell().await;
+    }
+}
+
+enum Woken {
+    Store(Option<store::Change>),
+    Rooms,
+    Page(PageKey, String),
+    Time,
+}
+
+struct Own {
+    inner: Arc<Inner>,
+    near: Near,
+    started: Instant,
+    tellings: BTreeMap<String, Telling>,
+    notes: BTreeMap<String, Notes>,
+    fresh: HashSet<Sha256>,
+    gone: HashSet<Sha256>,
+    /// What is fresh or gone is looked at then.
+    gathered: Option<Instant>,
+    walk_from: Instant,
+    sweep: Option<Sweep>,
+    next_sweep: Instant,
+}
+
+/// Everything is looked at.
+struct Sweep {
+    begun: Instant,
+    /// Artifacts that are still to be looked at; not listed yet at first.
+    artifacts: Option<Vec<Sha256>>,
+    /// Rooms whose catalogues are still to be walked.
+    rooms: Option<Vec<String>>,
+}
+
+impl Sweep {
+    fn new() -> Self {
+        Self { begun: Instant::now(), artifacts: None, rooms: None }
+    }
+}
+
+/// What a change has made of rooms' catalogues.
+type Published = Vec<(String, Root, Vec<Change>)>;
+
+impl Own {
+    fn new(inner: Arc<Inner>, near: Near) -> Self {
+        let now = Instant::now();
+        Self {
+            inner,
+            near,
+            started: now,
+            tellings: BTreeMap::new(),
+            notes: BTreeMap::new(),
+            fresh: HashSet::new(),
+            gone: HashSet::new(),
+            gathered: None,
+            walk_from: now,
+            sweep: Some(Sweep::new()),
+            next_sweep: now + SWEEP,
+        }
+    }
+
+    /// When there is something to do.
+    fn due(&self) -> Instant {
+        let now = Instant::now();
+        if self.sweep.is_some() {
+            return now;
+        }
+        let gone = (!self.gone.is_empty()).then_some(self.walk_from);
+        let gathered = self.gathered.map(|at| match self.fresh.is_empty() {
+            true => gone.map_or(at, |gone| gone.max(at)),
+            false => at,
+        });
+        let said =
+            self.tellings.values().filter_map(Telling::due).chain(self.notes.values().filter_map(Notes::due));
+        // What cannot be said yet is tried at the next tick.
+        let said = said.min().map(|at| at.max(now + Duration::from_millis(50)));
+        [gathered, said, Some(self.next_sweep), Some(now + TICK)].into_iter().flatten().min().unwrap_or(now)
+    }
+
+    fn note(&mut self, change: store::Change) {
+        match change {
+            store::Change::Added(sha256) => {
+                self.gone.remove(&sha256);
+                self.fresh.insert(sha256);
+            }
+            store::Change::Removed(sha256) => {
+                self.fresh.remove(&sha256);
+                self.gone.insert(sha256);
+            }
+        }
+        self.gathered.get_or_insert(Instant::now() + GATHER);
+        if self.fresh.len() + self.gone.len() > WAITING {
+            self.fresh.clear();
+            self.gone.clear();
+            self.sweep = Some(Sweep::new());
+        }
+    }
+
+    /// Rooms came or went, mirror something else, or have something else of this node than was thought.
+    fn rooms_changed(&mut self) {
+        let ids = self.inner.members.ids();
+        self.tellings.retain(|room, _| ids.contains(room));
+        self.notes.retain(|room, _| ids.contains(room));
+        let (now, pace) = (Instant::now(), self.inner.options.pace);
+        let mut told = self.inner.told.lock().expect(LOCK);
+        let has_queued = self.inner.client.status().queued > 0;
+        for room in &ids {
+            // Before the client has told what the room has of this node nothing is said there.
+            let Some(advert) = told.remove(room) else { continue };
+            match self.tellings.get_mut(room) {
+                // What waits to be sent will be there.
+                Some(_) if has_queued => {}
+                Some(telling) => telling.correct(advert),
+                None => {
+                    let telling = Telling::new(pace, advert, self.inner.members.own(room), now);
+                    self.tellings.insert(room.clone(), telling);
+                    self.notes.insert(room.clone(), Notes::new(pace, now));
+                }
+            }
+        }
+        told.retain(|room, _| ids.contains(room));
+        drop(told);
+        if self.inner.rescope.swap(false, Ordering::Relaxed) {
+            self.sweep = Some(Sweep::new());
+        }
+    }
+
+    /// An index page changed: what it says of files that are listed may have changed, and others may want to know.
+    async fn page_changed(&mut self, key: PageKey, mark: String) {
+        let PageKey::Project(project) = key else { return };
+        let Ok(package) = PackageUrl::of("pypi", project.as_str(), None, &[]) else { return };
+        let now = Instant::now();
+        for (room, notes) in &mut self.notes {
+            if self.inner.members.touches(room, &package) {
+                notes.changed(package.clone(), mark.clone(), now);
+            }
+        }
+        let look = self.inner.look.clone();
+        let listed = self.inner.disk.run(move || look.own_files(&project)).await;
+        if !listed.is_empty() {
+            self.fresh.extend(listed);
+            self.gathered.get_or_insert(now + GATHER);
+        }
+    }
+
+    /// One piece of what is to be done.
+    async fn work(&mut self) {
+        let now = Instant::now();
+        if self.gathered.is_some_and(|at| at <= now) {
+            self.gathered = None;
+            if !self.fresh.is_empty() {
+                let some: Vec<_> = self.fresh.iter().copied().take(AT_ONCE).collect();
+                for sha256 in &some {
+                    self.fresh.remove(sha256);
+                }
+                let theirs = self.inner.clone();
+                self.publish(move || theirs.put(&some, How::Anew)).await;
+            } else if self.walk_from <= now {
+                let gone = std::mem::take(&mut self.gone);
+                let (theirs, own) = (self.inner.clone(), self.near.swarm.peer_id());
+                self.publish(move || theirs.remove(&gone, &own)).await;
+                self.walk_from = Instant::now() + now.elapsed() * WALK_SHARE;
+            }
+            if !self.fresh.is_empty() || !self.gone.is_empty() {
+                self.gathered = Some(now);
+            }
+        } else if self.sweep.is_some() {
+            self.sweep_on().await;
+        } else if self.next_sweep <= now {
+            self.sweep = Some(Sweep::new());
+        }
+    }
+
+    /// The next piece of a sweep.
+    async fn sweep_on(&mut self) {
+        let Some(mut sweep) = self.sweep.take() else { return };
+        let Some(artifacts) = &mut sweep.artifacts else {
+            let store = self.inner.store.clone();
+            match self.inner.disk.run(move || store.artifacts(usize::MAX)).await {
+                Ok(artifacts) => {
+                    sweep.artifacts = Some(artifacts);
+                    self.sweep = Some(sweep);
+                }
+                Err(e) => self.failed(&e.into()),
+            }
+            return;
+        };
+        if !artifacts.is_empty() {
+            let some = artifacts.split_off(artifacts.len().saturating_sub(8 * AT_ONCE));
+            let theirs = self.inner.clone();
+            self.sweep = Some(sweep);
+            return self.publish(move || theirs.put(&some, How::Unless)).await;
+        }
+        let rooms = sweep.rooms.get_or_insert_with(|| self.inner.members.ids());
+        match rooms.pop() {
+            Some(room) => {
+                let theirs = self.inner.clone();
+                self.sweep = Some(sweep);
+                self.publish(move || theirs.weed(&room)).await;
+            }
+            None => {
+                self.next_sweep = Instant::now() + SWEEP;
+                let members = self.inner.members.clone();
+                self.inner.disk.run(move || members.sweep()).await;
+                log::debug!("rooms: all that is stored was looked at in {:?}", sweep.begun.elapsed());
+            }
+        }
+    }
+
+    /// Carries out a change of catalogues.
+    async fn publish(&mut self, work: impl FnOnce() -> Result<Published, MembersError> + Send + 'static) {
+        match self.inner.disk.run(work).await {
+            Ok(published) => {
+                let now = Instant::now();
+                for (room, root, changes) in published {
+                    if let Some(telling) = self.tellings.get_mut(&room) {
+                        telling.changed(root, &changes, now);
+                    }
+                }
+            }
+            Err(e) => self.failed(&e),
+        }
+    }
+
+    fn failed(&mut self, error: &MembersError) {
+        log::error!("rooms: what is stored cannot be catalogued: {error}");
+        self.next_sweep = self.next_sweep.min(Instant::now() + AFTER_FAILURE);
+    }
+
+    /// Says what is due.
+    async fn tell(&mut self) {
+        if self.sweep.as_ref().is_some_and(|sweep| sweep.begun.elapsed() < SILENCE) {
+            return;
+        }
+        let Some(standing) = tell::standing(&self.inner, &self.near, self.started) else { return };
+        for (room, telling) in &mut self.tellings {
+            let notes = self.notes.get_mut(room);
+            tell::tell(&self.inner, &self.near, room, telling, notes, &standing).await;
+        }
+    }
+}
+
+impl Inner {
+    /// Puts artifacts into the catalogues of the rooms that mirror them. Blocks.
+    fn put(&self, artifacts: &[Sha256], how: How) -> Result<Published, MembersError> {
+        let rooms = self.members.ids();
+        if rooms.is_empty() || !self.options.gives {
+            return Ok(Vec::new());
+        }
+        let entries = self.look.entries(artifacts, how)?;
+        let mut published = Vec::new();
+        for room in rooms {
+            let own = self.members.own(&room);
+            let mut changes = Vec::new();
+            for entry in entries.iter().filter(|entry| self.members.in_scope(&room, &entry.purl)) {
+                changes.extend(self.change(own.as_ref(), entry)?);
+            }
+            self.publish(room, changes, &mut published)?;
+        }
+        Ok(published)
+    }
+
+    /// What an entry changes of a catalogue.
+    fn change(&self, own: Option<&Root>, entry: &Entry) -> Result<Option<Change>, MembersError> {
+        let known = match own {
+            Some(own) => catalogue::find(own, &entry.purl, &entry.file, &|cid| self.look.block(cid))?,
+            None => None,
+        };
+        let first_seen =
+            known.as_ref().and_then(|known| known.first_seen).into_iter().chain(entry.first_seen).min();
+        let entry = Entry { first_seen, ..entry.clone() };
+        Ok((known.as_ref() != Some(&entry)).then(|| Change::put(entry)))
+    }
+
+    /// Takes artifacts out of all catalogues, of those that are still gone. Blocks.
+    fn remove(&self, gone: &HashSet<Sha256>, own: &PeerId) -> Result<Published, MembersError> {
+        let mut listed = HashSet::new();
+        for sha256 in gone {
+            let is_listed = self.store.listings(sha256)?.iter().any(|listing| listing.peer == *own);
+            if is_listed && self.store.describe(&sha256.digest())?.is_none() {
+                listed.insert(*sha256);
+            }
+        }
+        let mut published = Vec::new();
+        if listed.is_empty() {
+            return Ok(published);
+        }
+        for room in self.members.ids() {
+            let mut changes = Vec::new();
+            self.members.own_entries(&room, &mut |entry| {
+                if entry.sha256().is_some_and(|sha256| listed.contains(&sha256)) {
+                    changes.push(Change::Remove { purl: entry.purl, file: entry.file });
+                }
+            })?;
+            self.publish(room, changes, &mut published)?;
+        }
+        Ok(published)
+    }
+
+    /// Takes out of a room's catalogue what does not hold any more. Blocks.
+    fn weed(&self, room: &str) -> Result<Published, MembersError> {
+        let (mut changes, mut tags, mut failure) = (Vec::new(), Tags::default(), None);
+        self.members.own_entries(room, &mut |entry| {
+            let wanted = self.options.gives && self.members.in_scope(room, &entry.purl);
+            match wanted.then(|| self.look.holds(&entry, &mut tags)).unwrap_or(Ok(false)) {
+                Ok(true) => {}
+                Ok(false) => changes.push(Change::Remove { purl: entry.purl, file: entry.file }),
+                Err(e) => failure = Some(e),
+            }
+        })?;
+        if let Some(e) = failure {
+            return Err(e.into());
+        }
+        let mut published = Vec::new();
+        self.publish(room.to_owned(), changes, &mut published)?;
+        Ok(published)
+    }
+
+    fn publish(
+        &self,
+        room: String,
+        changes: Vec<Change>,
+        published: &mut Published,
+    ) -> Result<(), MembersError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        match self.members.publish(&room, changes.clone()) {
+            Ok(root) => {
+                published.push((room, root, changes));
+                Ok(())
+            }
+            // Left a moment ago.
+            Err(MembersError::NoRoom(_)) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+}
