@@ -27,26 +27,26 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// Hears until the client ends.
 pub(super) async fn run(inner: Arc<Inner>, heard: Receiver<Event>) {
     let mut online = None;
-    let mut retry = !survey(&inner, When::Start).await;
+    let mut retry = !survey(&inner, Account::Same).await;
     loop {
         let next = async { Woken::Event(heard.recv().await.ok()) };
         let rung = async {
             inner.rooms.heard().await;
-            Woken::Survey
+            Woken::Survey(Account::Changed)
         };
         let again = async {
             if !retry {
                 future::pending::<()>().await;
             }
             async_io::Timer::after(AGAIN).await;
-            Woken::Survey
+            Woken::Survey(Account::Same)
         };
         // The events first: what is surveyed is as new as the last of them, or newer.
         let first = match future::or(next, future::or(rung, again)).await {
             Woken::Event(Some(event)) => event,
             Woken::Event(None) => return,
-            Woken::Survey => {
-                retry = !survey(&inner, When::Later).await;
+            Woken::Survey(account) => {
+                retry = !survey(&inner, account).await;
                 continue;
             }
         };
@@ -61,7 +61,7 @@ pub(super) async fn run(inner: Arc<Inner>, heard: Receiver<Event>) {
         let came_back = events.iter().any(|e| matches!(e, Event::Connection(Connection::Online)));
         let news = take(&inner, events).await;
         if came_back && was_online != Some(true) {
-            retry = !survey(&inner, When::Later).await;
+            retry = !survey(&inner, Account::Same).await;
         }
         for room in news.unknown {
             if !enter(&inner, &room).await {
@@ -74,15 +74,16 @@ pub(super) async fn run(inner: Arc<Inner>, heard: Receiver<Event>) {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum When {
-    Start,
-    Later,
-}
-
 enum Woken {
     Event(Option<Event>),
-    Survey,
+    Survey(Account),
+}
+
+/// Whether somebody has logged in or out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Account {
+    Same,
+    Changed,
 }
 
 /// What events had in them that is not done with.
@@ -167,19 +168,16 @@ impl Inner {
 
 /// Looks at all rooms of the account, as the client knows them: with the homeserver gone too. `false` when it has to be
 /// done again.
-async fn survey(inner: &Arc<Inner>, when: When) -> bool {
+async fn survey(inner: &Arc<Inner>, account: Account) -> bool {
     let listed = match in_time(inner.client.list()).await {
         Ok(listed) => listed,
-        // Since a logout what was heard is nobody's any more. At a start without a session it stands until somebody logs
-        // in, as when the homeserver has forgotten the session.
-        Err(RoomError::NoSession) => {
-            if when == When::Later {
-                leave_but(inner, BTreeSet::new()).await;
-            }
+        // Somebody has logged out: what was heard is nobody's any more.
+        Err(RoomError::NoSession) if account == Account::Changed => {
+            leave_but(inner, BTreeSet::new()).await;
             return true;
         }
         // What was heard stands until somebody logs in again.
-        Err(RoomError::LoggedOut(_) | RoomError::Stopped) => return true,
+        Err(RoomError::NoSession | RoomError::LoggedOut(_) | RoomError::Stopped) => return true,
         Err(e) => {
             log::warn!("rooms: which there are is not known: {e}");
             return false;

@@ -12,6 +12,7 @@ mod dial;
 mod entry;
 mod follow;
 mod hear;
+mod ledger;
 mod look;
 mod notes;
 mod own;

@@ -2,6 +2,8 @@
 //!
 //! Needs `tests/counterparts.sh` run before. Nothing here leaves loopback and the networks that tests make.
 
+mod announce;
+mod club;
 mod commands;
 mod door;
 mod events;
