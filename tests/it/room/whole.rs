@@ -5,6 +5,8 @@ use dpm::eco::oci::Platforms;
 use dpm::wire::room::{NODE_EVENT, SCOPE_EVENT};
 use serde_json::{Value, json};
 
+use super::synapse::{Limits, Synapse};
+use super::world::World;
 use crate::support::member::{self, Member, ROOM, entry, listed};
 use crate::support::{Fault, Node, Project, Upstream, until};
 
@@ -170,4 +172,38 @@ fn more_than_the_store_takes() {
     let error = node.carry(&order, b"").unwrap_err();
     assert!(error.contains("2097152 bytes are not here, and the store takes 1048576"), "{error}");
     assert_eq!(upstream.hits(&project.file_path()), 0);
+}
+
+/// Two nodes far from each other: what one got, the other knows of, shows and brings here, with the index gone.
+#[test]
+fn a_room_is_brought_to_another_node() {
+    let Some(world) = World::start() else { return };
+    let synapse = Synapse::start(Limits::Raised);
+    let (mut index, house) = (world.index(), world.homeserver(&synapse));
+    let projects = [("small", 10_000), ("app", 3 << 20)].map(|(name, size)| index.publish(name, &[], size));
+    let [ada, bob] = ["ada", "bob"].map(|name| {
+        let node = world.node(&index, "[rooms]\naddresses = 'all'\n");
+        node.login(&house, &synapse.account(name));
+        node
+    });
+    let words = ["create", "project", "--scope", "pkg:pypi/small@1.0", "--scope", "pkg:pypi/app@1.0"];
+    let room = ada.node.json(&words)["room"].as_str().expect("a room").to_owned();
+    let seeded = ada.node.json(&["sync", "project"]);
+    assert_eq!((files(&seeded["fetched"]).0, &seeded["missing"]), (2, &json!([])), "{seeded:#}");
+    bob.node.json(&["join", &room]);
+    let ours = |v: &Value| v["members"].as_array().and_then(|all| all.first().cloned()).unwrap_or_default();
+    until("ada's catalogue is there", || {
+        let shown = bob.node.json(&["show", &room]);
+        ours(&shown)["known"] == true && files(&shown["missing_here"]).0 == 2
+    });
+    assert!(bob.node.says(&["show", "project", "--missing"]).contains("pkg:pypi/app@1.0"));
+    index.close();
+    let synced = bob.node.json(&["sync", "project"]);
+    let bytes: u64 = projects.iter().map(|project| project.bytes.len() as u64).sum();
+    assert_eq!(files(&synced["from_peers"]), (2, bytes), "{synced:#}");
+    assert_eq!((files(&synced["fetched"]), &synced["missing"]), ((0, 0), &json!([])));
+    let shown = bob.node.json(&["show", "project"]);
+    let theirs = ours(&shown);
+    assert_eq!((&theirs["user"], &theirs["connected"]), (&json!("@ada:room.test"), &json!(true)));
+    assert_eq!((files(&theirs), files(&shown["missing_here"])), ((2, bytes), (0, 0)));
 }
