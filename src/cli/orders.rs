@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::config::{Config, Flags, Machine};
-use crate::daemon::{Admin, CONTROL_SOCKET, Order, RoomOrder, Rooms, Tuning};
+use crate::daemon::{Admin, CONTROL_SOCKET, Order, Rooms, Tuning};
 use crate::front::Out;
 use crate::rt::Executor;
 
@@ -126,7 +126,11 @@ fn ask(
     progress: &mut dyn FnMut(&Value),
 ) -> Result<Value> {
     let Streams { mut input, output } = streams;
-    let takes = matches!(order, Order::Import { .. } | Order::Room(RoomOrder::Login));
+    let takes = match order {
+        Order::Import { .. } => true,
+        Order::Room(order) => order.takes_bytes(),
+        _ => false,
+    };
     let (sender, receiver) = async_channel::bounded(WAITING);
     // Why the input ended, where that was not its end.
     let failed = Arc::new(Mutex::new(None));

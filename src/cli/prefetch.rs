@@ -41,19 +41,24 @@ pub(super) struct PrefetchCommand {
     json: bool,
 }
 
+/// What `--platform` and `--all-platforms` say.
+pub(super) fn platforms(all: bool, these: Vec<String>) -> Result<Platforms> {
+    if let Some(bad) = these.iter().find(|platform| !is_platform(platform)) {
+        bail!("--platform {bad}: a platform is written linux/arm64 or linux/arm/v7");
+    }
+    Ok(match (all, these.is_empty()) {
+        (true, false) => bail!("--platform and --all-platforms do not go together"),
+        (true, true) => Platforms::All,
+        (false, true) => Platforms::These(vec![platform_here(std::env::consts::ARCH)]),
+        (false, false) => Platforms::These(these),
+    })
+}
+
 pub(super) fn prefetch(args: PrefetchCommand) -> Result<u8> {
     if args.what.is_empty() {
         bail!("name images, as docker.io/library/alpine:3.20");
     }
-    if let Some(bad) = args.platform.iter().find(|platform| !is_platform(platform)) {
-        bail!("--platform {bad}: a platform is written linux/arm64 or linux/arm/v7");
-    }
-    let platforms = match (args.all_platforms, args.platform.is_empty()) {
-        (true, false) => bail!("--platform and --all-platforms do not go together"),
-        (true, true) => Platforms::All,
-        (false, true) => Platforms::These(vec![platform_here(std::env::consts::ARCH)]),
-        (false, false) => Platforms::These(args.platform),
-    };
+    let platforms = platforms(args.all_platforms, args.platform)?;
     let order = Order::Prefetch(Prefetch { what: args.what, platforms, signatures: args.with_signatures });
     let streams = Streams { input: Box::new(std::io::empty()), output: &mut std::io::sink() };
     let outcome = orders::carry_out(&order, args.config, args.data, args.json, streams)?;

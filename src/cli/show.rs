@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use crate::config::Share;
-use crate::daemon::Order;
+use crate::daemon::{Order, RoomOrder};
 use crate::rt::Lines;
 
 use super::setup::{Action, Report};
@@ -197,6 +197,19 @@ pub(super) fn progress(order: &Order, v: &Value) {
     };
     match order {
         Order::Get(_) => eprint!("\r{share}   "),
+        Order::Room(RoomOrder::Scope { .. } | RoomOrder::Create { .. }) => {
+            eprint!("\r{} of {} events of the scope   ", v["events"], v["of"]);
+        }
+        Order::Room(_) => {
+            let from = |key: &str| bytes(&v[key]);
+            eprint!(
+                "\r{} of {} files, {share} ({} from peers, {} from upstreams)   ",
+                v["artifacts"],
+                v["of"],
+                from("peers_bytes"),
+                from("upstream_bytes")
+            );
+        }
         // A package's file says its bytes alone.
         Order::Prefetch(_) if v["of"].is_null() => eprint!("\r{share}   "),
         _ => eprint!("\r{} of {} artifacts, {share}   ", v["artifacts"], v["of"]),
@@ -254,7 +267,7 @@ pub(super) fn bytes(v: &Value) -> String {
     format!("{size:.1} TB")
 }
 
-fn seconds(v: &Value) -> String {
+pub(super) fn seconds(v: &Value) -> String {
     humantime::format_duration(std::time::Duration::from_secs(v.as_u64().unwrap_or_default())).to_string()
 }
 

@@ -140,7 +140,7 @@ impl Admin {
                 Ok(carry::export(&self.inner.rooms, chosen, *private, output, progress)?)
             }
             Order::Import { names } => Ok(carry::import(&self.inner.rooms, *names, input, progress)?),
-            Order::Room(order) => room::carry_out(self.inner.rooms.matrix.as_ref(), order, input),
+            Order::Room(order) => room::carry_out(&self.inner.rooms, order, input, progress),
         }
     }
 

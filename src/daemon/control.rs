@@ -66,10 +66,7 @@ impl Order {
             }
             Self::Prefetch(Prefetch { what, platforms, signatures }) => {
                 let mut words: Vec<_> = what.iter().map(|what| ("what", what.clone())).collect();
-                match platforms {
-                    Platforms::All => words.push(("all_platforms", String::new())),
-                    Platforms::These(these) => words.extend(these.iter().map(|p| ("platform", p.clone()))),
-                }
+                words.extend(platform_words(platforms));
                 words.push(("signatures", flag(signatures)));
                 ("prefetch", words)
             }
@@ -112,16 +109,32 @@ impl Order {
                 Self::Export { choice, private: flag("private")? }
             }
             "/prefetch" => {
-                let platforms = match word("all_platforms") {
-                    Some(_) => Platforms::All,
-                    None => Platforms::These(words("platform")),
-                };
+                let platforms = platforms(query);
                 let signatures = flag("signatures")?;
                 Self::Prefetch(Prefetch { what: words("what"), platforms, signatures })
             }
             "/import" => Self::Import { names: flag("names")? },
             _ => Self::Room(RoomOrder::parse(path, query)?),
         })
+    }
+}
+
+/// Platforms as they stand in a request.
+pub(super) fn platform_words(platforms: &Platforms) -> Vec<(&'static str, String)> {
+    match platforms {
+        Platforms::All => vec![("all_platforms", String::new())],
+        Platforms::These(these) => these.iter().map(|p| ("platform", p.clone())).collect(),
+    }
+}
+
+/// Those of a request.
+pub(super) fn platforms(query: &str) -> Platforms {
+    let pairs = || url::form_urlencoded::parse(query.as_bytes());
+    match pairs().any(|(k, _)| k == "all_platforms") {
+        true => Platforms::All,
+        false => {
+            Platforms::These(pairs().filter(|(k, _)| k == "platform").map(|(_, v)| v.into_owned()).collect())
+        }
     }
 }
 
@@ -224,6 +237,8 @@ fn line(value: &Value) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::Change;
+    use crate::members::Mode;
 
     #[test]
     fn orders_survive_the_wire() {
@@ -253,13 +268,35 @@ mod tests {
             }),
             Order::Room(RoomOrder::Login),
             Order::Room(RoomOrder::Logout),
-            Order::Room(RoomOrder::Create { name: "a & b".into(), encrypted: true, invite: vec![] }),
+            Order::Room(RoomOrder::Create {
+                name: "a & b".into(),
+                encrypted: true,
+                invite: vec![],
+                mirror: None,
+            }),
             Order::Room(RoomOrder::Create {
                 name: "c".into(),
                 encrypted: false,
                 invite: vec!["@a:s".into(), "@b:s".into()],
+                mirror: Some(Mode::Off),
             }),
-            Order::Room(RoomOrder::Join { room: "#a:s".into(), via: vec!["s".into(), "t".into()] }),
+            Order::Room(RoomOrder::Join {
+                room: "#a:s".into(),
+                via: vec!["s".into(), "t".into()],
+                mirror: Some(Mode::Follow),
+            }),
+            Order::Room(RoomOrder::Join { room: "!a".into(), via: vec![], mirror: None }),
+            Order::Room(RoomOrder::Scope { room: "!a".into(), change: Change::Nothing }),
+            Order::Room(RoomOrder::Scope { room: "!a".into(), change: Change::Add }),
+            Order::Room(RoomOrder::Scope { room: "a b".into(), change: Change::Replace }),
+            Order::Room(RoomOrder::Mirror { room: "!a".into(), mode: Mode::Lazy }),
+            Order::Room(RoomOrder::Show { room: "!a".into(), missing: None }),
+            Order::Room(RoomOrder::Show { room: "!a".into(), missing: Some(7) }),
+            Order::Room(RoomOrder::Sync { room: "!a".into(), platforms: Platforms::All }),
+            Order::Room(RoomOrder::Sync {
+                room: "!a".into(),
+                platforms: Platforms::These(vec!["linux/arm64".into()]),
+            }),
             Order::Room(RoomOrder::Leave("!a".into())),
             Order::Room(RoomOrder::List),
         ];
@@ -272,6 +309,10 @@ mod tests {
             ("/export", "private=true"),
             ("/export", "all=&pinned=&private=true"),
             ("/room/x", ""),
+            ("/room/mirror", "room=!a"),
+            ("/room/join", "room=!a&mirror=x"),
+            ("/room/scope", "room=!a&change=x"),
+            ("/room/show", "room=!a&missing=x"),
         ] {
             assert_eq!(Order::parse(path, query), None);
         }

@@ -45,7 +45,7 @@ pub use circle::Vicinity;
 use near::Neighbours;
 pub use prefetch::Prefetch;
 use room::Matrix;
-pub use room::RoomOrder;
+pub use room::{Change, RoomOrder};
 
 /// Name of the control socket in the data folder.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -85,6 +85,8 @@ pub struct Tuning {
     pub hidden: bool,
     /// Which addresses count as near.
     pub vicinity: Vicinity,
+    /// What rooms say is told by whoever started this: no homeserver is spoken with, which would know better.
+    pub told: bool,
 }
 
 /// A running node. Dropping it without [`Daemon::stop`] stops it hard.
@@ -289,7 +291,9 @@ impl Daemon {
         };
         let near = neighbours.as_ref().map(|n| (n.swarm().clone(), n.exchange().clone()));
         let mut rooms = Rooms::build(ground, config, &tuning, &flights, near, members)?;
-        rooms.matrix = Matrix::start(config, &rooms, identity, &background)?;
+        if !tuning.told {
+            rooms.matrix = Matrix::start(config, &rooms, identity, &background)?;
+        }
         if config.learned != config::Learned::default() {
             config::save_learned(&config.data, &config.learned).context("keep what was learned")?;
         }

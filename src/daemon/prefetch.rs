@@ -73,7 +73,7 @@ fn file(rooms: &Rooms, what: &str, progress: &mut dyn FnMut(Value)) -> Result<Va
     Ok(sums.row(what, &got["digest"], None))
 }
 
-fn image(
+pub(super) fn image(
     rooms: &Rooms,
     what: &str,
     order: &Prefetch,
@@ -203,10 +203,10 @@ impl Work<'_> {
     }
 }
 
-type Outcome = Result<(Arc<Stored>, Via), FetchError>;
+pub(super) type Outcome = Result<(Arc<Stored>, Via), FetchError>;
 
 /// Has the node fetch it as for any client; `arrived` counts its bytes.
-async fn one(rooms: &Rooms, artifact: Artifact, arrived: &Cell<u64>) -> Outcome {
+pub(super) async fn one(rooms: &Rooms, artifact: Artifact, arrived: &Cell<u64>) -> Outcome {
     let content = rooms.fetch.open(artifact.clone()).await?;
     let via = content.via;
     if matches!(via, Via::Upstream | Via::Peer) {

@@ -1,104 +1,77 @@
 //! Matrix rooms at a running node: the client, what it hears, and an operator's orders about it.
 
+mod order;
+#[cfg(feature = "rooms")]
+mod scope;
+mod show;
+mod sync;
+
 use std::io::Read;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use super::Rooms;
 
 pub(super) use client::Matrix;
+pub use order::{Change, RoomOrder};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Largest login that is taken, in bytes: an address, a name and a secret.
 const LOGIN_BYTES: u64 = 64 << 10;
 
-/// An order about Matrix rooms. Only a running node carries it out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RoomOrder {
-    /// Log in. What is needed comes as bytes, so that no secret is in a request's line: a JSON object with
-    /// `homeserver`, `user`, and `password` or `token`.
-    Login,
-    /// Log out, and forget everything of the account.
-    Logout,
-    /// Make a room.
-    Create {
-        /// What it is called.
-        name: String,
-        /// Whether timeline events are encrypted.
-        encrypted: bool,
-        /// Who is invited; with nobody, whoever knows the id may join.
-        invite: Vec<String>,
-    },
-    /// Join a room by its id or alias.
-    Join {
-        /// The room.
-        room: String,
-        /// Servers that are in it.
-        via: Vec<String>,
-    },
-    /// Leave a room, or turn an invitation down.
-    Leave(String),
-    /// The account and its rooms.
-    List,
-}
+/// Largest scope that is taken, in bytes: its most packages, with names and versions of 160 bytes.
+const SCOPE_BYTES: u64 = 16 << 20;
 
-impl RoomOrder {
-    /// Name and words of the order in a request.
-    pub(super) fn request(&self) -> (&'static str, Vec<(&'static str, String)>) {
-        let many =
-            |name, values: &[String]| values.iter().map(move |v| (name, v.clone())).collect::<Vec<_>>();
-        match self {
-            Self::Login => ("room/login", vec![]),
-            Self::Logout => ("room/logout", vec![]),
-            Self::Create { name, encrypted, invite } => {
-                let mut words = vec![("name", name.clone()), ("encrypted", encrypted.to_string())];
-                words.extend(many("invite", invite));
-                ("room/create", words)
-            }
-            Self::Join { room, via } => {
-                let mut words = vec![("room", room.clone())];
-                words.extend(many("via", via));
-                ("room/join", words)
-            }
-            Self::Leave(room) => ("room/leave", vec![("room", room.clone())]),
-            Self::List => ("room/list", vec![]),
-        }
-    }
-
-    pub(super) fn parse(path: &str, query: &str) -> Option<Self> {
-        let words = |name: &str| {
-            let pairs = url::form_urlencoded::parse(query.as_bytes());
-            pairs.filter(|(k, _)| k == name).map(|(_, v)| v.into_owned()).collect::<Vec<_>>()
-        };
-        let word = |name| words(name).into_iter().next();
-        Some(match path {
-            "/room/login" => Self::Login,
-            "/room/logout" => Self::Logout,
-            "/room/create" => Self::Create {
-                name: word("name")?,
-                encrypted: word("encrypted")?.parse().ok()?,
-                invite: words("invite"),
-            },
-            "/room/join" => Self::Join { room: word("room")?, via: words("via") },
-            "/room/leave" => Self::Leave(word("room")?),
-            "/room/list" => Self::List,
-            _ => return None,
-        })
-    }
-}
-
-/// Carries out an order with the client, if there is one. Blocks.
+/// Carries out an order. Blocks.
 pub(super) fn carry_out(
-    matrix: Option<&Matrix>,
+    rooms: &Rooms,
     order: &RoomOrder,
     input: &mut dyn Read,
-) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
-    let matrix = matrix.ok_or(match cfg!(feature = "rooms") {
+    progress: &mut dyn FnMut(Value),
+) -> Result<Value, Failure> {
+    let matrix = rooms.matrix.as_ref().ok_or(match cfg!(feature = "rooms") {
         true => "rooms need a running node, which `dpm serve` starts",
         false => "this dpm was built without rooms",
     })?;
-    let mut login = String::new();
-    if *order == RoomOrder::Login {
-        input.take(LOGIN_BYTES).read_to_string(&mut login)?;
+    match order {
+        RoomOrder::Mirror { room, mode } => {
+            let room = named(rooms, room)?;
+            rooms.members.set_mode(&room, *mode);
+            matrix.hurry();
+            return Ok(json!({"room": room, "mirror": mode.as_str()}));
+        }
+        RoomOrder::Show { room, missing } => return show::show(rooms, &named(rooms, room)?, *missing),
+        RoomOrder::Sync { room, platforms } => {
+            matrix.hurry();
+            return sync::sync(rooms, &named(rooms, room)?, platforms, progress);
+        }
+        _ => {}
     }
-    futures_lite::future::block_on(matrix.carry_out(order, &login))
+    let mut text = String::new();
+    if order.takes_bytes() {
+        let most = if *order == RoomOrder::Login { LOGIN_BYTES } else { SCOPE_BYTES };
+        if input.take(most + 1).read_to_string(&mut text)? as u64 > most {
+            return Err(format!("more than {most} bytes").into());
+        }
+    }
+    futures_lite::future::block_on(matrix.carry_out(rooms, order, &text, progress))
+}
+
+/// The id of a room that this node is in: as it stands, or of the only one with that name.
+fn named(rooms: &Rooms, word: &str) -> Result<String, Failure> {
+    let known = rooms.members.rooms();
+    if known.iter().any(|room| room.room == word) {
+        return Ok(word.to_owned());
+    }
+    let mut found = known.iter().filter(|room| room.name.as_deref() == Some(word));
+    match (found.next(), found.next()) {
+        (Some(room), None) => Ok(room.room.clone()),
+        (Some(_), Some(_)) => {
+            Err(format!("several rooms are called {word:?}: `dpm room list` shows their ids").into())
+        }
+        (None, _) => Err(format!("not in the room {word}; `dpm room list` shows which ones").into()),
+    }
 }
 
 #[cfg(feature = "rooms")]
@@ -106,17 +79,19 @@ mod client {
     use serde::Deserialize;
     use serde_json::{Value, json};
 
-    use super::RoomOrder;
+    use super::scope::{self, Scoping};
+    use super::{Failure, RoomOrder};
     use crate::base::Secret;
     use crate::config::{self, Config};
+    use crate::daemon::Rooms;
+    use crate::members::Mode;
     use crate::mirror::{self, Mirror, Near};
     use crate::room::{
         Client, Connection, Kind, Login, NewRoom, Options, Pace, Proof, RoomError, RoomId, UserId,
     };
     use crate::rt::Tasks;
     use crate::swarm::Identity;
-
-    use super::super::Rooms;
+    use crate::wire::room::SCOPE_EVENT;
 
     /// Types of our events start so.
     const PREFIX: &str = "org.dpm.";
@@ -131,6 +106,8 @@ mod client {
         mirror: Mirror,
         /// The mirror's.
         tasks: Tasks,
+        /// How a room is used that is joined without saying how.
+        mode: Mode,
     }
 
     #[derive(Deserialize)]
@@ -155,7 +132,6 @@ mod client {
             let config::RoomPace { per_second, burst } = config.rooms.pace;
             options.pace = Pace { per_second, burst };
             let mirrored = mirror::Options {
-                mode: config.rooms.mirror,
                 budget_bytes: config.rooms.budget_bytes,
                 allow: config.rooms.addresses,
                 advertise: config.rooms.advertise.clone(),
@@ -180,19 +156,21 @@ mod client {
                 tasks: tasks.clone(),
             };
             let mirror = Mirror::start(parts, heard, mirrored);
-            Ok(Some(Self { client, mirror, tasks }))
+            Ok(Some(Self { client, mirror, tasks, mode: config.rooms.mirror }))
         }
 
         pub(in crate::daemon) async fn carry_out(
             &self,
+            rooms: &Rooms,
             order: &RoomOrder,
-            login: &str,
-        ) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
+            text: &str,
+            progress: &mut dyn FnMut(Value),
+        ) -> Result<Value, Failure> {
             let client = &self.client;
             Ok(match order {
                 RoomOrder::Login => {
                     // The parser's own words would repeat a part of the secret.
-                    let given: Given = serde_json::from_str(login).map_err(|_| "no login was given")?;
+                    let given: Given = serde_json::from_str(text).map_err(|_| "no login was given")?;
                     let proof = match (given.password, given.token) {
                         (Some(password), None) => Proof::Password(Secret::new(password)),
                         (None, Some(token)) => Proof::Token(Secret::new(token)),
@@ -208,23 +186,59 @@ mod client {
                     self.mirror.account_changed();
                     json!({"logged_out": true})
                 }
-                RoomOrder::Create { name, encrypted, invite } => {
+                RoomOrder::Create { name, encrypted, invite, mirror } => {
                     let invite = invite.iter().map(|user| UserId::parse(user)).collect::<Result<_, _>>()?;
-                    let room =
-                        NewRoom { name: name.clone(), encrypted: *encrypted, invite, state: Vec::new() };
-                    json!({"room": client.create(room).await?.as_str()})
+                    let (start, later) = scope::from_the_start(text)?;
+                    let kind = Kind::parse(SCOPE_EVENT)?;
+                    let state =
+                        start.iter().map(|(key, content)| (kind.clone(), key.clone(), content.clone()));
+                    let state = state.collect();
+                    let room = NewRoom { name: name.clone(), encrypted: *encrypted, invite, state };
+                    let room = client.create(room).await?;
+                    let scoping = Scoping { client, room: &room };
+                    scoping.echo(&start).await?;
+                    scoping.send(later, progress).await?;
+                    let mode = self.uses(rooms, &room, Some(name), *mirror).await;
+                    json!({"room": room.as_str(), "mirror": mode.as_str()})
                 }
-                RoomOrder::Join { room, via } => json!({"room": client.join(room, via).await?.as_str()}),
+                RoomOrder::Join { room, via, mirror } => {
+                    let room = client.join(room, via).await?;
+                    let mode = self.uses(rooms, &room, None, *mirror).await;
+                    json!({"room": room.as_str(), "mirror": mode.as_str()})
+                }
                 RoomOrder::Leave(room) => {
                     client.leave(&RoomId::parse(room)?).await?;
                     json!({"left": room})
                 }
-                RoomOrder::List => self.list().await?,
+                RoomOrder::List => self.list(rooms).await?,
+                RoomOrder::Scope { room, change } => {
+                    let room = RoomId::parse(&super::named(rooms, room)?)?;
+                    let outcome = Scoping { client, room: &room }.change(*change, text, progress).await?;
+                    self.mirror.look_at(&room).await;
+                    outcome
+                }
+                RoomOrder::Mirror { .. } | RoomOrder::Show { .. } | RoomOrder::Sync { .. } => {
+                    return Err("no homeserver is asked for this".into());
+                }
             })
         }
 
-        async fn list(&self) -> Result<Value, RoomError> {
-            let rooms = match self.client.list().await {
+        /// Uses a room that this node is now in as it was said; else, unless it was in it before, as the configuration
+        /// says. Blocks on the index, too.
+        async fn uses(&self, rooms: &Rooms, room: &RoomId, name: Option<&str>, stated: Option<Mode>) -> Mode {
+            let members = &rooms.members;
+            let new = !members.ids().iter().any(|id| id == room.as_str());
+            members.joined(room.as_str(), name);
+            if let Some(mode) = stated.or(new.then_some(self.mode)) {
+                members.set_mode(room.as_str(), mode);
+            }
+            self.mirror.look_at(room).await;
+            self.mirror.hurry();
+            members.mode(room.as_str())
+        }
+
+        async fn list(&self, rooms: &Rooms) -> Result<Value, RoomError> {
+            let listed = match self.client.list().await {
                 Ok(rooms) => rooms,
                 // Their own state says so.
                 Err(RoomError::NoSession | RoomError::LoggedOut(_)) => Vec::new(),
@@ -237,12 +251,16 @@ mod client {
                 Some(Connection::Offline { why, retry_in }) => (Some("offline"), Some(why), Some(retry_in)),
                 Some(Connection::LoggedOut { why }) => (Some("logged out"), Some(why), None),
             };
-            let rooms: Vec<_> = rooms
+            // Where only a homeserver or another program has put the account, nothing is told and nobody is believed.
+            let used = rooms.members.ids();
+            let rooms: Vec<_> = listed
                 .into_iter()
                 .map(|r| {
                     json!({
                         "room": r.room.as_str(), "name": r.name, "members": r.members,
                         "encrypted": r.encrypted, "invited": r.invited,
+                        "mirror": used.contains(&r.room.to_string())
+                            .then(|| rooms.members.mode(r.room.as_str()).as_str()),
                     })
                 })
                 .collect();
@@ -251,6 +269,11 @@ mod client {
                 "connection": connection, "why": why, "retry_seconds": retry.map(|t| t.as_secs()),
                 "queued": status.queued, "sent": status.sent, "dropped": status.dropped, "rooms": rooms,
             }))
+        }
+
+        /// Tries again what failed of its rooms: an operator is waiting, or wants something else of them.
+        pub(in crate::daemon) fn hurry(&self) {
+            self.mirror.hurry();
         }
 
         pub(in crate::daemon) async fn stop(&self) {
@@ -264,9 +287,9 @@ mod client {
 mod client {
     use serde_json::Value;
 
-    use super::super::Rooms;
-    use super::RoomOrder;
+    use super::{Failure, RoomOrder};
     use crate::config::Config;
+    use crate::daemon::Rooms;
     use crate::rt::Tasks;
     use crate::swarm::Identity;
 
@@ -287,9 +310,15 @@ mod client {
 
         pub(in crate::daemon) async fn carry_out(
             &self,
+            _: &Rooms,
             _: &RoomOrder,
             _: &str,
-        ) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
+            _: &mut dyn FnMut(Value),
+        ) -> Result<Value, Failure> {
+            match *self {}
+        }
+
+        pub(in crate::daemon) fn hurry(&self) {
             match *self {}
         }
 

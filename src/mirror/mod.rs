@@ -27,15 +27,15 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use async_channel::Receiver;
+use async_channel::{Receiver, Sender};
 
 use crate::base::{Multiaddr, PeerId};
 use crate::exchange::Exchange;
 use crate::fetch::Fetch;
-use crate::members::{Members, Mode};
+use crate::members::Members;
 use crate::resolve::Resolve;
 use crate::resolve::images::Images;
-use crate::room::{Client, Event, Pace};
+use crate::room::{Client, Event, Pace, RoomId};
 use crate::rt::{Clock, Gate, Tasks};
 use crate::store::Store;
 use crate::swarm::{Identity, Swarm};
@@ -49,8 +49,6 @@ use look::Look;
 /// How a node takes part in rooms.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How a room is used that was joined by other means than `dpm room join`.
-    pub mode: Mode,
     /// Most bytes that are fetched for rooms that are followed, all together.
     pub budget_bytes: u64,
     /// Which addresses are told: those of the internet, or near ones too.
@@ -120,6 +118,8 @@ struct Inner {
     options: Options,
     /// The account has other rooms, perhaps.
     rooms: Bell,
+    /// Rooms that somebody wants looked at now, and waits for it.
+    looks: (Sender<hear::Looking>, Receiver<hear::Looking>),
     /// This node's catalogues have to be looked at, or what is told of them.
     own: Bell,
     /// Members have said something, or others are there.
@@ -154,6 +154,7 @@ impl Mirror {
             tasks: tasks.clone(),
             options,
             rooms: Bell::default(),
+            looks: async_channel::bounded(LOOKS),
             own: Bell::default(),
             pulls: Bell::default(),
             dials: Bell::default(),
@@ -179,6 +180,12 @@ impl Mirror {
         self.inner.rooms.ring();
     }
 
+    /// Looks at a room now that the account is in, or that mirrors something else: an order that follows need not wait
+    /// until it is heard of. Where that fails it is heard later.
+    pub async fn look_at(&self, room: &RoomId) {
+        hear::look_at(&self.inner, room).await;
+    }
+
     /// Tries everything again that failed, now: an operator asks for it, or changed how a room is used.
     pub fn hurry(&self) {
         self.inner.hurry.store(true, Ordering::Relaxed);
@@ -195,6 +202,9 @@ impl Inner {
         self.follows.ring();
     }
 }
+
+/// Orders that wait for a room to be looked at; further ones wait for their turn.
+const LOOKS: usize = 16;
 
 /// Nothing done under one of this room's locks can panic.
 const LOCK: &str = "no panic happens under this lock";

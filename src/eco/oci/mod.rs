@@ -12,7 +12,7 @@ mod want;
 pub use closure::{Closure, ClosureError, IMAGE_BYTES, Platforms, Step, is_platform, platform_here};
 pub use manifest::{Descriptor, Kind, MANIFEST_BYTES, Manifest, ManifestError, Platform};
 pub use name::{Image, ImageError, Reference, Repository, reference_digest};
-pub use purl::{repository_of, repository_purl};
+pub use purl::{image_of, repository_of, repository_purl};
 pub use want::{Accepts, Place, Resource, Want, WantError, query_of, relinked, want};
 
 /// What is sent as `Accept` for a manifest, whoever asks: all that a client of today can read. One list, so that what

@@ -22,6 +22,18 @@ pub fn repository_of(purl: &PackageUrl) -> Option<Place> {
     repository_purl(host, &place.repository).is_ok_and(|same| same == *purl).then_some(place)
 }
 
+/// The image that a package URL means with its digest as version or with the qualifier `tag`, as people write it.
+pub fn image_of(purl: &PackageUrl) -> Option<String> {
+    let (_, qualifiers) = purl.as_str().split_once('?')?;
+    let value = |key: &str| qualifiers.split('&').find_map(|q| q.strip_prefix(key)?.strip_prefix('='));
+    let place = value("repository_url").filter(|_| purl.kind() == "oci")?;
+    match (purl.version(), value("tag")) {
+        (Some(digest), _) => Some(format!("{place}@{digest}")),
+        (None, Some(tag)) => Some(format!("{place}:{tag}")),
+        (None, None) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,6 +49,19 @@ mod tests {
             let made = repository_purl(host, &repository).unwrap();
             assert_eq!(made.as_str(), purl);
             assert_eq!(repository_of(&made), Some(Place { host: Some(host.into()), repository }));
+        }
+        for (purl, image) in [
+            ("pkg:oci/app?repository_url=ghcr.io/corp/app&tag=1.2", Some("ghcr.io/corp/app:1.2")),
+            ("pkg:oci/app@sha256:00?repository_url=localhost:5000/app", Some("localhost:5000/app@sha256:00")),
+            (
+                "pkg:oci/app@sha256:00?repository_url=localhost:5000/app&tag=1",
+                Some("localhost:5000/app@sha256:00"),
+            ),
+            ("pkg:oci/app?repository_url=ghcr.io/corp/app", None),
+            ("pkg:oci/app@sha256:00", None),
+            ("pkg:pypi/app@1?repository_url=ghcr.io/corp/app", None),
+        ] {
+            assert_eq!(image_of(&PackageUrl::parse(purl).unwrap()).as_deref(), image, "{purl}");
         }
         for other in [
             "pkg:oci/app",

@@ -10,6 +10,7 @@ mod html;
 mod json;
 mod name;
 mod negotiate;
+mod platform;
 mod project;
 mod purl;
 mod render;
@@ -20,6 +21,7 @@ mod wheel;
 
 pub use name::{NameError, NamePattern, PatternError, ProjectName};
 pub use negotiate::{Form, negotiate};
+pub use platform::is_for;
 pub use project::{CoreMetadata, File, IndexError, Project, Yanked, parse};
 pub use purl::{Purl, PurlError, is_of, project_of, purl_of, version_of};
 pub use render::render;

@@ -27,7 +27,8 @@ impl Club {
         let mut club = Self { synapse, upstream, ada, room: String::new() };
         let node = club.node(change);
         club.login(&node, &club.ada);
-        let create = RoomOrder::Create { name: "project".into(), encrypted: false, invite: vec![] };
+        let create =
+            RoomOrder::Create { name: "project".into(), encrypted: false, invite: vec![], mirror: None };
         let made = room_order(&node, create);
         club.room = made["room"].as_str().expect("a room").to_owned();
         club.mirrors(scope);
@@ -50,7 +51,7 @@ impl Club {
     pub fn member(&self, account: &Account, change: impl Fn(&mut Config, &mut Tuning)) -> Node {
         let node = self.node(change);
         self.login(&node, account);
-        room_order(&node, RoomOrder::Join { room: self.room.clone(), via: vec![] });
+        room_order(&node, RoomOrder::Join { room: self.room.clone(), via: vec![], mirror: None });
         node
     }
 
