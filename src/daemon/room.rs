@@ -132,7 +132,6 @@ mod client {
             let config::RoomPace { per_second, burst } = config.rooms.pace;
             options.pace = Pace { per_second, burst };
             let mirrored = mirror::Options {
-                mode: config.rooms.mirror,
                 budget_bytes: config.rooms.budget_bytes,
                 allow: config.rooms.addresses,
                 advertise: config.rooms.advertise.clone(),
@@ -228,15 +227,12 @@ mod client {
         /// says. Blocks on the index, too.
         async fn uses(&self, rooms: &Rooms, room: &RoomId, name: Option<&str>, stated: Option<Mode>) -> Mode {
             let members = &rooms.members;
-            let is_in = || members.ids().iter().any(|id| id == room.as_str());
-            let before = is_in();
-            self.mirror.look_at(room).await;
-            if !is_in() {
-                members.joined(room.as_str(), name);
-            }
-            if let Some(mode) = stated.or((!before).then_some(self.mode)) {
+            let new = !members.ids().iter().any(|id| id == room.as_str());
+            members.joined(room.as_str(), name);
+            if let Some(mode) = stated.or(new.then_some(self.mode)) {
                 members.set_mode(room.as_str(), mode);
             }
+            self.mirror.look_at(room).await;
             self.mirror.hurry();
             members.mode(room.as_str())
         }
@@ -255,13 +251,16 @@ mod client {
                 Some(Connection::Offline { why, retry_in }) => (Some("offline"), Some(why), Some(retry_in)),
                 Some(Connection::LoggedOut { why }) => (Some("logged out"), Some(why), None),
             };
+            // Where only a homeserver or another program has put the account, nothing is told and nobody is believed.
+            let used = rooms.members.ids();
             let rooms: Vec<_> = listed
                 .into_iter()
                 .map(|r| {
                     json!({
                         "room": r.room.as_str(), "name": r.name, "members": r.members,
                         "encrypted": r.encrypted, "invited": r.invited,
-                        "mirror": (!r.invited).then(|| rooms.members.mode(r.room.as_str()).as_str()),
+                        "mirror": used.contains(&r.room.to_string())
+                            .then(|| rooms.members.mode(r.room.as_str()).as_str()),
                     })
                 })
                 .collect();

@@ -208,7 +208,8 @@ async fn leave_but(inner: &Arc<Inner>, rooms: BTreeSet<String>) {
     }
 }
 
-/// Takes up all that is known of one room. `false` when it has to be done again.
+/// Takes up all that is known of one room that an operator has joined with dpm. In others, where a homeserver or another
+/// program has put the account, nothing is told and nobody is believed. `false` when it has to be done again.
 pub(super) async fn enter(inner: &Arc<Inner>, room: &RoomId) -> bool {
     match in_time(enter_now(inner, room)).await {
         Ok(()) => true,
@@ -231,13 +232,12 @@ async fn enter_now(inner: &Arc<Inner>, room: &RoomId) -> Result<(), RoomError> {
     let (theirs, id) = (inner.clone(), room.to_string());
     let take = move || {
         let members = &theirs.members;
-        let is_new = !members.ids().contains(&id);
-        members.joined(&id, listed.name.as_deref());
-        if is_new {
-            members.set_mode(&id, theirs.options.mode);
+        if !members.ids().contains(&id) {
+            return;
         }
+        members.joined(&id, listed.name.as_deref());
         members.set_members(&id, users.iter().map(UserId::to_string).collect());
-        let mut rescope = is_new;
+        let mut rescope = false;
         for event in scope.iter().chain(&nodes) {
             let json = event.content.as_str().as_bytes();
             let (sender, kind) = (event.sender.as_str(), event.kind.as_str());

@@ -32,7 +32,7 @@ use async_channel::Receiver;
 use crate::base::{Multiaddr, PeerId};
 use crate::exchange::Exchange;
 use crate::fetch::Fetch;
-use crate::members::{Members, Mode};
+use crate::members::Members;
 use crate::resolve::Resolve;
 use crate::resolve::images::Images;
 use crate::room::{Client, Event, Pace, RoomId};
@@ -49,8 +49,6 @@ use look::Look;
 /// How a node takes part in rooms.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How a room is used that was joined by other means than `dpm room join`.
-    pub mode: Mode,
     /// Most bytes that are fetched for rooms that are followed, all together.
     pub budget_bytes: u64,
     /// Which addresses are told: those of the internet, or near ones too.

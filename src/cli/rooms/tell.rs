@@ -80,7 +80,8 @@ fn list(v: &Value) {
     }
     for room in rows(v, "rooms") {
         let mirror = || match room["mirror"].as_str() {
-            Some("lazy") | None => String::new(),
+            Some("lazy") => String::new(),
+            None => "  not used by dpm: `dpm room join` has it looked at".to_owned(),
             Some(mode) => format!("  mirror: {mode}"),
         };
         let how = match (room["invited"] == true, room["encrypted"] == true) {

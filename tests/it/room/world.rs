@@ -2,6 +2,7 @@
 //! index and a homeserver are.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -13,6 +14,9 @@ use crate::clients::tool::{Tree, tree};
 use crate::support::network::{Machine, Network};
 use crate::support::process::{arguments, asked};
 use crate::support::{Answer, File, Process, Project, Upstream, get, installable};
+
+/// Longer than a word takes through a homeserver on a busy machine, with the pauses between a node's events.
+const LEARNING: Duration = Duration::from_secs(60);
 
 /// Where they all are.
 pub struct World(Network);
@@ -164,6 +168,30 @@ impl Member {
         self.order(&["status"])["answers"][cache]["answers"].as_u64().unwrap_or(0)
     }
 
+    /// What it knows of a room.
+    pub fn show(&self, room: &str) -> Value {
+        self.node.json(&["show", room])
+    }
+
+    /// Waits until it knows that somebody's node has so many files of a room.
+    #[track_caller]
+    pub fn learns(&self, room: &str, of: &Account, files: u64) {
+        let (begun, mut shown) = (Instant::now(), Value::Null);
+        while begun.elapsed() < LEARNING {
+            shown = self.show(room);
+            if row(&shown, of).is_some_and(|row| row["known"] == true && row["files"] == files) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("waited in vain until {files} files of {} are known: {shown:#}", of.user);
+    }
+
+    /// Puts a file where pip finds it by its name.
+    pub fn write(&self, name: &str, text: &str) {
+        self.home.write(name, text);
+    }
+
     /// Installs with pip into a folder of that name; gives every file.
     pub fn pip(&self, packages: &[&str], folder: &str) -> Tree {
         let text = self.try_pip(packages, folder);
@@ -178,4 +206,15 @@ impl Member {
         let (status, text) = self.home.try_run(&mut prefixed(&self.machine.enter(), &pip));
         status.success().then(|| tree(&self.home.path(folder))).ok_or(text)
     }
+}
+
+/// What `dpm room show` says of somebody's node.
+pub fn row<'v>(shown: &'v Value, of: &Account) -> Option<&'v Value> {
+    shown["members"].as_array()?.iter().find(|row| row["user"] == of.user.as_str())
+}
+
+/// Lines of a `requirements.txt` that takes exactly these.
+pub fn locked(projects: &[&Project]) -> String {
+    let line = |p: &&Project| format!("{}==1.0 --hash=sha256:{}\n", p.name, p.sha256);
+    projects.iter().map(line).collect()
 }
