@@ -117,6 +117,7 @@ fn what_liars_say_counts_for_nothing() {
     let eve = Eve::joins(&synapse, &room);
     let (peer, other) = (eve.peer(), Identity::fresh());
     let adas = row(&bob.show(&room), &on_ada).expect("ada's")["peer"].as_str().expect("an id").to_owned();
+    until("ada has said all that she has to say", || eve.reads(&adas)["content"]["entries"] == 1);
     let real = eve.reads(&adas)["content"].clone();
     let good = eve.advert(7, "eve's box", &eve.identity);
     let mut unsigned = good.clone();
