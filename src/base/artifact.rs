@@ -31,6 +31,17 @@ impl Artifact {
     pub fn is_rooms(&self) -> bool {
         self.upstream == ROOM
     }
+
+    /// Its address as it may be kept and shown: without userinfo, query and fragment.
+    pub fn plain_url(&self) -> String {
+        let mut url = self.url.clone();
+        // Fails for addresses that cannot have them, which is as good.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        url.set_query(None);
+        url.set_fragment(None);
+        url.to_string()
+    }
 }
 
 /// Who may have an artifact.

@@ -69,12 +69,15 @@ impl Entry {
         self.digests.iter().find_map(Digest::sha256)
     }
 
-    /// Whether both speak of one file and of different bytes: then one of the two is wrong, and neither is to be
-    /// served.
+    /// Whether both speak of one file and not certainly of the same bytes: then one of the two is wrong, and neither is
+    /// to be served. The layout is prescribed, so another root is another file; and one who states a digest of a kind
+    /// that nobody else states has shown nothing: they must have one in common.
     pub fn contradicts(&self, other: &Self) -> bool {
         let differ = |a: &Digest, b: &Digest| a.algorithm() == b.algorithm() && a != b;
         self.key() == other.key()
             && (self.size != other.size
+                || self.root != other.root
+                || !self.digests.iter().any(|digest| other.digests.contains(digest))
                 || self.digests.iter().any(|a| other.digests.iter().any(|b| differ(a, b))))
     }
 

@@ -203,10 +203,10 @@ pub(super) fn progress(order: &Order, v: &Value) {
         Order::Room(_) => {
             let from = |key: &str| bytes(&v[key]);
             eprint!(
-                "\r{} of {} files, {share} ({} from members, {} from upstreams)   ",
+                "\r{} of {} files, {share} ({} from peers, {} from upstreams)   ",
                 v["artifacts"],
                 v["of"],
-                from("members_bytes"),
+                from("peers_bytes"),
                 from("upstream_bytes")
             );
         }

@@ -609,7 +609,7 @@ const HEAD: &str = r##"# dpm's configuration. What is commented out shows the de
 # mirror = "lazy"
 # The most that is fetched beforehand because members have it, of all rooms that are followed.
 # budget = "10GB"
-# How old the word of a member may be. Nodes renew theirs every few hours.
+# How old the word of a member may be. Nodes renew theirs twice a day.
 # max_age = "30d"
 # Which addresses of members are dialled, and which of its own this node tells: "global", or "all" with those of private
 # networks, where the members are in one.

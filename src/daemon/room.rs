@@ -38,10 +38,12 @@ pub(super) fn carry_out(
         RoomOrder::Mirror { room, mode } => {
             let room = named(rooms, room)?;
             rooms.members.set_mode(&room, *mode);
+            matrix.hurry();
             return Ok(json!({"room": room, "mirror": mode.as_str()}));
         }
         RoomOrder::Show { room, missing } => return show::show(rooms, &named(rooms, room)?, *missing),
         RoomOrder::Sync { room, platforms } => {
+            matrix.hurry();
             return sync::sync(rooms, &named(rooms, room)?, platforms, progress);
         }
         _ => {}
@@ -89,6 +91,7 @@ mod client {
     };
     use crate::rt::Tasks;
     use crate::swarm::Identity;
+    use crate::wire::room::SCOPE_EVENT;
 
     /// Types of our events start so.
     const PREFIX: &str = "org.dpm.";
@@ -129,7 +132,6 @@ mod client {
             let config::RoomPace { per_second, burst } = config.rooms.pace;
             options.pace = Pace { per_second, burst };
             let mirrored = mirror::Options {
-                mode: config.rooms.mirror,
                 budget_bytes: config.rooms.budget_bytes,
                 allow: config.rooms.addresses,
                 advertise: config.rooms.advertise.clone(),
@@ -186,16 +188,22 @@ mod client {
                 }
                 RoomOrder::Create { name, encrypted, invite, mirror } => {
                     let invite = invite.iter().map(|user| UserId::parse(user)).collect::<Result<_, _>>()?;
-                    let (state, later) = scope::from_the_start(text)?;
+                    let (start, later) = scope::from_the_start(text)?;
+                    let kind = Kind::parse(SCOPE_EVENT)?;
+                    let state =
+                        start.iter().map(|(key, content)| (kind.clone(), key.clone(), content.clone()));
+                    let state = state.collect();
                     let room = NewRoom { name: name.clone(), encrypted: *encrypted, invite, state };
                     let room = client.create(room).await?;
-                    let mode = self.uses(rooms, &room, Some(name), *mirror);
-                    Scoping { client, room: &room }.send(later, progress).await?;
+                    let scoping = Scoping { client, room: &room };
+                    scoping.echo(&start).await?;
+                    scoping.send(later, progress).await?;
+                    let mode = self.uses(rooms, &room, Some(name), *mirror).await;
                     json!({"room": room.as_str(), "mirror": mode.as_str()})
                 }
                 RoomOrder::Join { room, via, mirror } => {
                     let room = client.join(room, via).await?;
-                    let mode = self.uses(rooms, &room, None, *mirror);
+                    let mode = self.uses(rooms, &room, None, *mirror).await;
                     json!({"room": room.as_str(), "mirror": mode.as_str()})
                 }
                 RoomOrder::Leave(room) => {
@@ -205,7 +213,9 @@ mod client {
                 RoomOrder::List => self.list(rooms).await?,
                 RoomOrder::Scope { room, change } => {
                     let room = RoomId::parse(&super::named(rooms, room)?)?;
-                    Scoping { client, room: &room }.change(*change, text, progress).await?
+                    let outcome = Scoping { client, room: &room }.change(*change, text, progress).await?;
+                    self.mirror.look_at(&room).await;
+                    outcome
                 }
                 RoomOrder::Mirror { .. } | RoomOrder::Show { .. } | RoomOrder::Sync { .. } => {
                     return Err("no homeserver is asked for this".into());
@@ -214,15 +224,17 @@ mod client {
         }
 
         /// Uses a room that this node is now in as it was said; else, unless it was in it before, as the configuration
-        /// says. Blocks.
-        fn uses(&self, rooms: &Rooms, room: &RoomId, name: Option<&str>, stated: Option<Mode>) -> Mode {
-            let (members, room) = (&rooms.members, room.as_str());
-            let new = !members.ids().iter().any(|id| id == room);
-            members.joined(room, name);
+        /// says. Blocks on the index, too.
+        async fn uses(&self, rooms: &Rooms, room: &RoomId, name: Option<&str>, stated: Option<Mode>) -> Mode {
+            let members = &rooms.members;
+            let new = !members.ids().iter().any(|id| id == room.as_str());
+            members.joined(room.as_str(), name);
             if let Some(mode) = stated.or(new.then_some(self.mode)) {
-                members.set_mode(room, mode);
+                members.set_mode(room.as_str(), mode);
             }
-            members.mode(room)
+            self.mirror.look_at(room).await;
+            self.mirror.hurry();
+            members.mode(room.as_str())
         }
 
         async fn list(&self, rooms: &Rooms) -> Result<Value, RoomError> {
@@ -239,13 +251,16 @@ mod client {
                 Some(Connection::Offline { why, retry_in }) => (Some("offline"), Some(why), Some(retry_in)),
                 Some(Connection::LoggedOut { why }) => (Some("logged out"), Some(why), None),
             };
+            // Where only a homeserver or another program has put the account, nothing is told and nobody is believed.
+            let used = rooms.members.ids();
             let rooms: Vec<_> = listed
                 .into_iter()
                 .map(|r| {
                     json!({
                         "room": r.room.as_str(), "name": r.name, "members": r.members,
                         "encrypted": r.encrypted, "invited": r.invited,
-                        "mirror": (!r.invited).then(|| rooms.members.mode(r.room.as_str()).as_str()),
+                        "mirror": used.contains(&r.room.to_string())
+                            .then(|| rooms.members.mode(r.room.as_str()).as_str()),
                     })
                 })
                 .collect();
@@ -254,6 +269,11 @@ mod client {
                 "connection": connection, "why": why, "retry_seconds": retry.map(|t| t.as_secs()),
                 "queued": status.queued, "sent": status.sent, "dropped": status.dropped, "rooms": rooms,
             }))
+        }
+
+        /// Tries again what failed of its rooms: an operator is waiting, or wants something else of them.
+        pub(in crate::daemon) fn hurry(&self) {
+            self.mirror.hurry();
         }
 
         pub(in crate::daemon) async fn stop(&self) {
@@ -295,6 +315,10 @@ mod client {
             _: &str,
             _: &mut dyn FnMut(Value),
         ) -> Result<Value, Failure> {
+            match *self {}
+        }
+
+        pub(in crate::daemon) fn hurry(&self) {
             match *self {}
         }
 

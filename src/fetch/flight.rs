@@ -12,7 +12,7 @@ use crate::store::{Facts, Incoming, StoreError, Stored};
 
 use super::follow::from_upstream;
 use super::verify::{Verified, Verifier};
-use super::{FetchError, Inner, LOCK, Via, near, plain};
+use super::{FetchError, Inner, LOCK, Via, near};
 
 /// A download under way.
 pub(super) struct Flight {
@@ -450,7 +450,7 @@ fn commit(
         layout: verified.layout,
         access: artifact.access,
         upstream: artifact.upstream.clone(),
-        url: plain(&artifact.url),
+        url: artifact.plain_url(),
         filename: artifact.filename.clone(),
         pin_name,
     };
@@ -475,5 +475,5 @@ pub(super) fn artifact_pin(artifact: &Artifact) -> String {
 
 /// What every such name of this address begins with.
 pub(super) fn artifact_pins(artifact: &Artifact) -> String {
-    format!("first-use\0{}\0{}\0", artifact.upstream, plain(&artifact.url))
+    format!("first-use\0{}\0{}\0", artifact.upstream, artifact.plain_url())
 }

@@ -3,7 +3,7 @@
 //! Only with a digest: the parts may come from different servers, and nothing else proves that they fit.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::base::Artifact;
 use crate::store::Incoming;
@@ -19,6 +19,10 @@ const FROM_BYTES: u64 = 64 << 20;
 
 /// Bytes of a part. Readers follow the first part that is not whole, so parts are small against the file.
 const PART_BYTES: u64 = 8 << 20;
+
+/// Bytes of the last parts. They come in together, so that a reader gets most of them at once when the first is whole, and
+/// then still has to hash and write them: with 8 MiB to the end `skopeo copy` of a layer of 67 MB took 20 to 60 ms longer.
+const LAST_BYTES: u64 = 2 << 20;
 
 /// Connections of one download: four are what browsers and download tools take without being blocked.
 const LANES: u64 = 4;
@@ -56,7 +60,9 @@ struct Shared<'a> {
     site: &'a Site,
     incoming: &'a Incoming,
     size: u64,
-    next_part: AtomicU64,
+    /// Where the parts begin, and the end of the last one.
+    bounds: Vec<u64>,
+    next_part: AtomicUsize,
     stop: AtomicBool,
     error: Mutex<Option<Stop>>,
     front: Mutex<Front>,
@@ -65,6 +71,8 @@ struct Shared<'a> {
 /// The contiguous front: what is hashed, and what lies written beyond it.
 struct Front {
     verifier: Verifier,
+    /// The part that the verifier is in.
+    part: usize,
     /// How far each part is written.
     written: Vec<u64>,
 }
@@ -80,7 +88,8 @@ pub(super) fn run(
 ) -> Result<Verifier, Stop> {
     let artifact = &flight.artifact;
     let size = artifact.size.expect("lanes are for files of known size");
-    let first = part_range(0, size);
+    let bounds = cut(size);
+    let first = Range { first: 0, last: Some(bounds[1] - 1) };
     let answer = match follow::open(inner, site, artifact, &Ask { range: Some(first), ..Ask::default() }) {
         Err(e) if follow::is_bad_range(&e) => follow::open(inner, site, artifact, &Ask::default())?,
         answer => answer?,
@@ -93,20 +102,21 @@ pub(super) fn run(
         return Err(FetchError::Length { filename: artifact.filename.clone(), want: size, got }.into());
     }
     flight.running(Some(size), incoming)?;
-    let parts = size.div_ceil(PART_BYTES);
+    let parts = bounds.len() - 1;
     let shared = Shared {
         inner,
         flight,
         site,
         incoming,
         size,
-        next_part: AtomicU64::new(1),
+        next_part: AtomicUsize::new(1),
         stop: AtomicBool::new(false),
         error: Mutex::new(None),
-        front: Mutex::new(Front { verifier, written: (0..parts).map(|n| n * PART_BYTES).collect() }),
+        front: Mutex::new(Front { verifier, part: 0, written: bounds[..parts].to_vec() }),
+        bounds,
     };
     std::thread::scope(|scope| {
-        for _ in 1..LANES.min(parts) {
+        for _ in 1..LANES.min(parts as u64) {
             scope.spawn(|| shared.lane(None));
         }
         shared.lane(Some((0, answer)));
@@ -118,21 +128,30 @@ pub(super) fn run(
     }
 }
 
-fn part_range(part: u64, size: u64) -> Range {
-    let first = part * PART_BYTES;
-    Range { first, last: Some((first + PART_BYTES).min(size) - 1) }
+/// Where each part begins, and where the last one ends: towards the end they get smaller.
+fn cut(size: u64) -> Vec<u64> {
+    let (mut bounds, mut at) = (vec![0], 0);
+    while at < size {
+        let left = size - at;
+        // In whole ones of the last, so that no chunk of the layout is in two parts.
+        let part = (left / LANES / LAST_BYTES * LAST_BYTES).clamp(LAST_BYTES, PART_BYTES);
+        // A rest is not worth a question.
+        at += if left < part + LAST_BYTES { left } else { part };
+        bounds.push(at);
+    }
+    bounds
 }
 
 impl Shared<'_> {
     /// Takes part after part until none is left.
-    fn lane(&self, mut begun: Option<(u64, Answer)>) {
+    fn lane(&self, mut begun: Option<(usize, Answer)>) {
         let mut buffer = vec![0; CHUNK];
         loop {
             let (part, answer) = match begun.take() {
                 Some((part, answer)) => (part, Some(answer)),
                 None => (self.next_part.fetch_add(1, Ordering::Relaxed), None),
             };
-            if part * PART_BYTES >= self.size || self.stop.load(Ordering::Relaxed) {
+            if part + 1 >= self.bounds.len() || self.stop.load(Ordering::Relaxed) {
                 return;
             }
             if let Err(stop) = self.part(part, answer, &mut buffer) {
@@ -143,11 +162,9 @@ impl Shared<'_> {
         }
     }
 
-    fn part(&self, part: u64, mut begun: Option<Answer>, buffer: &mut [u8]) -> Result<(), Stop> {
+    fn part(&self, part: usize, mut begun: Option<Answer>, buffer: &mut [u8]) -> Result<(), Stop> {
         let artifact = &self.flight.artifact;
-        let Range { first, last } = part_range(part, self.size);
-        let end = last.map_or(self.size, |l| l + 1);
-        let mut at = first;
+        let (mut at, end) = (self.bounds[part], self.bounds[part + 1]);
         let mut fruitless = 0;
         // Another lane's failure is everybody's: what this one would still fetch nobody will read.
         while at < end && !self.stop.load(Ordering::Relaxed) {
@@ -180,7 +197,7 @@ impl Shared<'_> {
     /// Copies an answer to its end. A broken one is told, not returned as an error: the part is asked for again.
     fn copy(
         &self,
-        part: u64,
+        part: usize,
         answer: &mut Answer,
         at: &mut u64,
         end: u64,
@@ -206,10 +223,10 @@ impl Shared<'_> {
     }
 
     /// Moves the front over what is now contiguous, hashing each byte once and in order.
-    fn wrote(&self, part: u64, at: u64, bytes: &[u8]) -> Result<(), Stop> {
+    fn wrote(&self, part: usize, at: u64, bytes: &[u8]) -> Result<(), Stop> {
         let mut front = self.front.lock().expect(LOCK);
         let end = at + bytes.len() as u64;
-        front.written[part as usize] = end;
+        front.written[part] = end;
         if front.verifier.at == at {
             front.verifier.update(bytes);
         }
@@ -220,7 +237,10 @@ impl Shared<'_> {
             if at >= self.size {
                 break;
             }
-            let until = front.written[(at / PART_BYTES) as usize];
+            while at >= self.bounds[front.part + 1] {
+                front.part += 1;
+            }
+            let until = front.written[front.part];
             if until <= at {
                 break;
             }
@@ -239,5 +259,28 @@ impl Shared<'_> {
     fn refused(&self, artifact: &Artifact) -> Stop {
         let origin = artifact.upstream.clone();
         FetchError::Upstream(UpstreamError::BadRange { origin, why: "it stopped honouring ranges" }).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_get_smaller_towards_the_end() {
+        let mib = |size: u64| -> Vec<u64> { cut(size).windows(2).map(|p| (p[1] - p[0]) >> 20).collect() };
+        assert_eq!(mib(FROM_BYTES), [8, 8, 8, 8, 8, 6, 4, 2, 2, 2, 2, 2, 2, 2]);
+        assert_eq!(mib(1 << 30).iter().filter(|part| **part == 8).count(), 125);
+        for size in [1, LAST_BYTES, FROM_BYTES + 1, FROM_BYTES - 1, 67_167_288, 1 << 40] {
+            let bounds = cut(size);
+            assert_eq!((bounds[0], bounds[bounds.len() - 1]), (0, size));
+            for part in bounds.windows(2) {
+                let bytes = part[1] - part[0];
+                assert!((1..=PART_BYTES).contains(&bytes), "{size}: {bytes}");
+                assert!(part[1] == size || bytes % LAST_BYTES == 0, "{size}: {bytes}");
+            }
+            let last = bounds[bounds.len() - 1] - bounds[bounds.len() - 2];
+            assert!(last < 2 * LAST_BYTES && (last >= LAST_BYTES || size < LAST_BYTES), "{size}: {last}");
+        }
     }
 }

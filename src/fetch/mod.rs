@@ -17,11 +17,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::base::{Access, Artifact, Digest, Sha256, Trail, limits};
+use crate::base::{Access, Artifact, Digest, Trail, limits};
 use crate::exchange::Exchange;
 use crate::rt::{Gate, Tasks, UnixMillis};
 use crate::store::{Facts, Store, StoreError, Stored};
-use crate::unixfs::LayoutBuilder;
 use crate::upstream::{Ask, Client, Method, Site, UpstreamError};
 
 pub use blocks::{Car, CarRefusal, Piece, Reach, Repeats, Scope};
@@ -203,6 +202,12 @@ impl Fetch {
         Ok(self.load(&digest).await?.filter(may))
     }
 
+    /// Whether anybody but its upstream may be asked for what is not here yet.
+    pub fn has_neighbours(&self, access: Access) -> bool {
+        let asked = |near: &Exchange| near.has_company() || near.has_strangers();
+        access == Access::Public && self.inner.near.as_ref().is_some_and(asked)
+    }
+
     /// An artifact: from the store, from a flight under way, or by starting one.
     ///
     /// Returns once the first bytes are certain to come (the upstream has answered), so that its refusal is an
@@ -307,26 +312,10 @@ impl Fetch {
         artifact: &Artifact,
         name: String,
     ) -> Result<Digest, FetchError> {
-        let sha256 = Sha256::of(&bytes);
-        let mut layout = LayoutBuilder::default();
-        layout.update(&bytes);
-        let facts = Facts {
-            sha256,
-            digests: Vec::new(),
-            layout: layout.finish(),
-            access: artifact.access,
-            upstream: artifact.upstream.clone(),
-            url: plain(&artifact.url),
-            filename: artifact.filename.clone(),
-            pin_name: Some(name),
-        };
-        let store = self.inner.store.clone();
-        let commit = move || -> Result<(), StoreError> {
-            let incoming = store.begin(Some(bytes.len() as u64))?;
-            incoming.write(&bytes, 0).map_err(|e| StoreError::Io("write to", store.dir().to_owned(), e))?;
-            store.commit(incoming, facts).map(drop)
-        };
-        self.inner.disk.run(commit).await.map_err(Arc::new)?;
+        let facts = Facts { digests: Vec::new(), pin_name: Some(name), ..Facts::of(&bytes, artifact) };
+        let (store, sha256) = (self.inner.store.clone(), facts.sha256);
+        let put = move || store.put(&bytes, facts).map(drop);
+        self.inner.disk.run(put).await.map_err(Arc::new)?;
         Ok(sha256.digest())
     }
 
@@ -470,17 +459,6 @@ fn stored(stored: Arc<Stored>, inner: &Arc<Inner>) -> Content {
         digest: Some(stored.sha256.digest()),
         source: Source::Stored(stored, inner.clone()),
     }
-}
-
-/// A URL as it may be kept and shown: without userinfo, query and fragment.
-fn plain(url: &url::Url) -> String {
-    let mut url = url.clone();
-    // Fails for addresses that cannot have them, which is as good.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.set_query(None);
-    url.set_fragment(None);
-    url.to_string()
 }
 
 const LOCK: &str = "no panic happens under this lock";

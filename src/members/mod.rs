@@ -15,6 +15,7 @@ mod room;
 #[cfg(test)]
 mod tests;
 mod view;
+mod writers;
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -32,6 +33,7 @@ pub use pull::{Pulling, Wanted};
 pub use view::{NodeView, Refused, RoomView};
 
 use room::Room;
+use writers::Writers;
 
 /// Most entries of one member's catalogue that are brought here: twice the million that catalogues are made for, some
 /// 500 MB of disk.
@@ -109,8 +111,7 @@ struct Inner {
     options: Options,
     rooms: Mutex<BTreeMap<String, Room>>,
     disputes: Mutex<Vec<(String, Dispute)>>,
-    /// Catalogues on their way: blocks that no root names yet.
-    pulls: Arc<()>,
+    writers: Arc<Writers>,
 }
 
 /// What an event was.
@@ -139,7 +140,7 @@ impl Members {
             options,
             rooms: Mutex::new(rooms),
             disputes: Mutex::default(),
-            pulls: Arc::default(),
+            writers: Arc::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

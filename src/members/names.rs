@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::{PackageUrl, PeerId};
-use crate::catalogue::{self, Budget, Entry, Root};
+use crate::catalogue::{self, Budget, Entry, Facts, Root};
 use crate::rt::UnixMillis;
 use crate::wire::room::Scope;
 
@@ -68,6 +68,22 @@ impl std::fmt::Display for Dispute {
     }
 }
 
+/// What members say of one file, who agree on its bytes: one may know more of it than another, whose index had no page.
+/// Metadata that they do not agree on counts for nothing: it is in the file.
+fn together<'e>(said: impl Iterator<Item = &'e Entry> + Clone) -> Entry {
+    let mut entry = said.clone().next().expect("somebody says it").clone();
+    let first = |fact: fn(&Facts) -> &Option<String>| said.clone().find_map(|e| fact(&e.facts).clone());
+    let metadata: BTreeSet<_> = said.clone().filter_map(|e| e.facts.core_metadata).collect();
+    entry.facts = Facts {
+        core_metadata: metadata.first().copied().filter(|_| metadata.len() == 1),
+        media_type: first(|facts| &facts.media_type),
+        requires_python: first(|facts| &facts.requires_python),
+        upload_time: first(|facts| &facts.upload_time),
+        yanked: first(|facts| &facts.yanked),
+    };
+    entry
+}
+
 /// A member's catalogue that may be believed.
 pub(super) struct Source {
     pub(super) teller: Teller,
@@ -101,7 +117,6 @@ impl Members {
         }
         let (mut known, mut told) = (Known::default(), BTreeSet::new());
         for ((purl, file), said) in files {
-            let (_, first) = &said[0];
             let disputed =
                 said.iter().any(|(_, entry)| said.iter().any(|(_, other)| entry.contradicts(other)));
             if disputed {
@@ -117,7 +132,7 @@ impl Members {
                 known.age = known.age.max(sources[*number].age);
                 told.insert(&sources[*number].teller);
             }
-            known.entries.push(first.clone());
+            known.entries.push(together(said.iter().map(|(_, entry)| entry)));
         }
         known.tellers = told.into_iter().cloned().collect();
         self.remember(&package, &known.disputed);

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -86,6 +85,7 @@ impl Members {
     /// the scope. Blocks.
     pub fn publish(&self, room: &str, changes: Vec<Change>) -> Result<Root, MembersError> {
         let own = self.inner.options.own.ok_or(MembersError::NoSwarm)?;
+        let _writing = self.inner.writers.begin();
         let before = {
             let rooms = self.lock();
             rooms.get(room).ok_or_else(|| MembersError::NoRoom(room.to_owned()))?.own
@@ -112,6 +112,7 @@ impl Members {
 
     /// Makes a node's newest catalogue of the one that is here and of what it told of changes, if that is all. Blocks.
     pub(super) fn catch_up(&self, room: &str, peer: &PeerId) -> Result<(), MembersError> {
+        let _writing = self.inner.writers.begin();
         let (have, root, changes) = {
             let rooms = self.lock();
             let node = rooms.get(room).and_then(|room| room.nodes.get(peer));
@@ -230,11 +231,9 @@ impl Members {
         Ok(store.list_files(changes, Some((&name, &value)))?)
     }
 
-    /// Forgets blocks that no catalogue names, unless one is on its way. Blocks, a second for a million entries.
+    /// Forgets blocks that no catalogue names, unless one is being made or is on its way. Blocks, a second for a million entries.
     pub fn sweep(&self) {
-        if Arc::strong_count(&self.inner.pulls) > 1 {
-            return;
-        }
+        let Some(_sweeping) = self.inner.writers.sweep() else { return };
         let roots: Vec<Root> = {
             let rooms = self.lock();
             let theirs = rooms.values().flat_map(|room| room.nodes.values().filter_map(|node| node.have));

@@ -1,13 +1,12 @@
 //! Another node's catalogue on its way here.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use crate::base::{Cid, PeerId};
 use crate::catalogue::{Budget, CatalogueError, Pull, Root};
 
 use super::own::Blocks;
+use super::writers::Writing;
 use super::{MOST_PULLED, MOST_PULLED_TOGETHER, Members, MembersError};
 
 /// Blocks that are written at a time.
@@ -32,7 +31,7 @@ pub struct Pulling {
     wanted: Wanted,
     pull: Pull,
     fresh: Vec<(Cid, Bytes)>,
-    _held: Arc<()>,
+    _writing: Writing,
 }
 
 impl Members {
@@ -61,7 +60,7 @@ impl Members {
         found
     }
 
-    /// Begins to fetch one.
+    /// Begins to fetch one. Blocks while blocks are swept.
     pub fn pull(&self, wanted: &Wanted) -> Pulling {
         let budget = Budget::for_entries(wanted.root.entries);
         Pulling {
@@ -69,7 +68,7 @@ impl Members {
             pull: Pull::new(wanted.have.as_ref(), &wanted.root, budget),
             wanted: wanted.clone(),
             fresh: Vec::new(),
-            _held: self.inner.pulls.clone(),
+            _writing: self.inner.writers.begin(),
         }
     }
 

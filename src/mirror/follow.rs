@@ -28,8 +28,11 @@ const AT_ONCE: usize = 2;
 /// Files that wait for their turn: some 500 bytes each. What does not fit is found again when it is looked anew.
 const WAITING: usize = 65_536;
 
-/// Between two looks at what members have.
+/// Between two looks at what members have, where one of them said something.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How often it is looked which rooms are followed. Looking costs a lock.
+const TICK: Duration = Duration::from_secs(5);
 
 /// How often everything is looked at anew: somebody who had a file may be gone.
 const ANEW: Duration = Duration::from_secs(3600);
@@ -55,7 +58,9 @@ struct Follow {
     /// What was fetched because of rooms and is here, in bytes.
     kept: HashMap<Sha256, u64>,
     running: HashMap<Sha256, u64>,
+    /// When everything is looked at anew; with `overfull` as soon as there is room for what did not fit.
     anew: Instant,
+    overfull: bool,
     ended: async_channel::Receiver<Ended>,
     end: async_channel::Sender<Ended>,
 }
@@ -76,6 +81,7 @@ pub(super) async fn run(inner: Arc<Inner>, own: PeerId) {
         kept: HashMap::new(),
         running: HashMap::new(),
         anew: Instant::now() + ANEW,
+        overfull: false,
         ended,
         end,
     };
@@ -93,7 +99,7 @@ pub(super) async fn run(inner: Arc<Inner>, own: PeerId) {
         let stored = async { Woken::Store(watch.recv().await.ok()) };
         let ended = async {
             match follow.ended.recv().await {
-                Ok(ended) => Woken::Ended(ended),
+                Ok(ended) => Woken::Ended(Box::new(ended)),
                 Err(_) => future::pending().await,
             }
         };
@@ -110,7 +116,7 @@ pub(super) async fn run(inner: Arc<Inner>, own: PeerId) {
                 watch = follow.inner.store.watch();
                 follow.count().await;
             }
-            Woken::Ended(ended) => follow.ended(ended),
+            Woken::Ended(ended) => follow.ended(*ended),
         }
     }
 }
@@ -118,7 +124,7 @@ pub(super) async fn run(inner: Arc<Inner>, own: PeerId) {
 enum Woken {
     Members,
     Store(Option<store::Change>),
-    Ended(Ended),
+    Ended(Box<Ended>),
 }
 
 impl Follow {
@@ -157,10 +163,11 @@ impl Follow {
     /// Looks at catalogues that are new.
     async fn look(&mut self) {
         let (now, rooms) = (Instant::now(), self.rooms());
-        if self.anew <= now || rooms.is_empty() {
+        if self.anew <= now || rooms.is_empty() || self.overfull && self.waiting.len() < WAITING / 2 {
             self.seen.clear();
-            self.anew = now + ANEW;
+            (self.anew, self.overfull) = (now + ANEW, false);
         }
+        self.seen.retain(|(room, _), _| rooms.contains(room));
         if rooms.is_empty() {
             self.waiting.clear();
             self.known.clear();
@@ -178,6 +185,7 @@ impl Follow {
                 let found = self.inner.disk.run(move || theirs.news(&of, before, root, &own, most)).await;
                 match found {
                     Ok(found) => {
+                        self.overfull |= found.len() >= most;
                         for (entry, wait) in found {
                             self.wait(room.clone(), entry, now + wait);
                         }
@@ -203,7 +211,8 @@ impl Follow {
     /// When there is something to do.
     fn next(&self) -> Instant {
         let first = self.waiting.keys().next().filter(|_| self.running.len() < AT_ONCE);
-        first.map_or(self.anew, |(due, _)| (*due).min(self.anew))
+        let tick = Instant::now() + TICK;
+        first.map_or(tick, |(due, _)| (*due).min(tick))
     }
 
     /// Begins to fetch whatever is due, as far as there is room.
@@ -225,7 +234,7 @@ impl Follow {
             }
             match self.room_for(waiting.entry.size).await {
                 true => self.fetch(sha256, waiting),
-                // A smaller one may fit; this one when something has gone, or at the next look.
+                // A smaller one may fit; this one may when everything is looked at anew.
                 false => log::debug!("rooms: no room for {} of {}", waiting.entry.file, waiting.entry.purl),
             }
         }

@@ -27,26 +27,26 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// Hears until the client ends.
 pub(super) async fn run(inner: Arc<Inner>, heard: Receiver<Event>) {
     let mut online = None;
-    let mut retry = !survey(&inner).await;
+    let mut retry = !survey(&inner, Account::Same).await;
     loop {
         let next = async { Woken::Event(heard.recv().await.ok()) };
         let rung = async {
             inner.rooms.heard().await;
-            Woken::Survey
+            Woken::Survey(Account::Changed)
         };
         let again = async {
             if !retry {
                 future::pending::<()>().await;
             }
             async_io::Timer::after(AGAIN).await;
-            Woken::Survey
+            Woken::Survey(Account::Same)
         };
         // The events first: what is surveyed is as new as the last of them, or newer.
         let first = match future::or(next, future::or(rung, again)).await {
             Woken::Event(Some(event)) => event,
             Woken::Event(None) => return,
-            Woken::Survey => {
-                retry = !survey(&inner).await;
+            Woken::Survey(account) => {
+                retry = !survey(&inner, account).await;
                 continue;
             }
         };
@@ -61,7 +61,7 @@ pub(super) async fn run(inner: Arc<Inner>, heard: Receiver<Event>) {
         let came_back = events.iter().any(|e| matches!(e, Event::Connection(Connection::Online)));
         let news = take(&inner, events).await;
         if came_back && was_online != Some(true) {
-            retry = !survey(&inner).await;
+            retry = !survey(&inner, Account::Same).await;
         }
         for room in news.unknown {
             if !enter(&inner, &room).await {
@@ -76,7 +76,14 @@ pub(super) async fn run(inner: Arc<Inner>, heard: Receiver<Event>) {
 
 enum Woken {
     Event(Option<Event>),
-    Survey,
+    Survey(Account),
+}
+
+/// Whether somebody has logged in or out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Account {
+    Same,
+    Changed,
 }
 
 /// What events had in them that is not done with.
@@ -175,16 +182,16 @@ impl Inner {
 
 /// Looks at all rooms of the account, as the client knows them: with the homeserver gone too. `false` when it has to be
 /// done again.
-async fn survey(inner: &Arc<Inner>) -> bool {
+async fn survey(inner: &Arc<Inner>, account: Account) -> bool {
     let listed = match in_time(inner.client.list()).await {
         Ok(listed) => listed,
-        // Nobody is logged in: what was heard is nobody's any more.
-        Err(RoomError::NoSession) => {
+        // Somebody has logged out: what was heard is nobody's any more.
+        Err(RoomError::NoSession) if account == Account::Changed => {
             leave_but(inner, BTreeSet::new()).await;
             return true;
         }
         // What was heard stands until somebody logs in again.
-        Err(RoomError::LoggedOut(_) | RoomError::Stopped) => return true,
+        Err(RoomError::NoSession | RoomError::LoggedOut(_) | RoomError::Stopped) => return true,
         Err(e) => {
             log::warn!("rooms: which there are is not known: {e}");
             return false;
@@ -215,8 +222,9 @@ async fn leave_but(inner: &Arc<Inner>, rooms: BTreeSet<String>) {
     }
 }
 
-/// Takes up all that is known of one room. `false` when it has to be done again.
-async fn enter(inner: &Arc<Inner>, room: &RoomId) -> bool {
+/// Takes up all that is known of one room that an operator has joined with dpm. In others, where a homeserver or another
+/// program has put the account, nothing is told and nobody is believed. `false` when it has to be done again.
+pub(super) async fn enter(inner: &Arc<Inner>, room: &RoomId) -> bool {
     match in_time(enter_now(inner, room)).await {
         Ok(()) => true,
         // Left meanwhile: its event comes, or has come.
@@ -238,13 +246,12 @@ async fn enter_now(inner: &Arc<Inner>, room: &RoomId) -> Result<(), RoomError> {
     let (theirs, id) = (inner.clone(), room.to_string());
     let take = move || {
         let members = &theirs.members;
-        let is_new = !members.ids().contains(&id);
-        members.joined(&id, listed.name.as_deref());
-        if is_new {
-            members.set_mode(&id, theirs.options.mode);
+        if !members.ids().contains(&id) {
+            return;
         }
+        members.joined(&id, listed.name.as_deref());
         members.set_members(&id, users.iter().map(UserId::to_string).collect());
-        let mut rescope = is_new;
+        let mut rescope = false;
         for event in scope.iter().chain(&nodes) {
             let json = event.content.as_str().as_bytes();
             let (sender, kind) = (event.sender.as_str(), event.kind.as_str());

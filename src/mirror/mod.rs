@@ -12,6 +12,7 @@ mod dial;
 mod entry;
 mod follow;
 mod hear;
+mod ledger;
 mod look;
 mod notes;
 mod own;
@@ -31,10 +32,10 @@ use async_channel::Receiver;
 use crate::base::{Multiaddr, PeerId};
 use crate::exchange::Exchange;
 use crate::fetch::Fetch;
-use crate::members::{Members, Mode};
+use crate::members::Members;
 use crate::resolve::Resolve;
 use crate::resolve::images::Images;
-use crate::room::{Client, Event, Pace};
+use crate::room::{Client, Event, Pace, RoomId};
 use crate::rt::{Clock, Gate, Tasks};
 use crate::store::Store;
 use crate::swarm::{Identity, Swarm};
@@ -48,8 +49,6 @@ use look::Look;
 /// How a node takes part in rooms.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How a room is used that was joined by other means than `dpm room join`.
-    pub mode: Mode,
     /// Most bytes that are fetched for rooms that are followed, all together.
     pub budget_bytes: u64,
     /// Which addresses are told: those of the internet, or near ones too.
@@ -176,6 +175,12 @@ impl Mirror {
     /// The account has logged in or out: what rooms it has is asked anew.
     pub fn account_changed(&self) {
         self.inner.rooms.ring();
+    }
+
+    /// Looks at a room now that the account is in, or that mirrors something else: an order that follows need not wait
+    /// until it is heard of. Where that fails it is heard later.
+    pub async fn look_at(&self, room: &RoomId) {
+        hear::enter(&self.inner, room).await;
     }
 
     /// Tries everything again that failed, now: an operator asks for it, or changed how a room is used.

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use futures_lite::future;
 
-use crate::base::{PackageUrl, PeerId, Sha256};
-use crate::catalogue::{self, Change, Entry, Root};
+use crate::base::{PackageUrl, Sha256};
 use crate::members::MembersError;
 use crate::resolve::PageKey;
 use crate::store;
 
-use super::look::{How, Tags};
+use super::ledger::Published;
+use super::look::How;
 use super::notes::Notes;
 use super::rhythm::GATHER;
 use super::tell;
@@ -40,6 +40,9 @@ const AFTER_FAILURE: Duration = Duration::from_secs(600);
 
 /// While everything is looked at for the first time nothing is said, so that it is said once; but no longer than this.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// After so many changes the blocks that they left are swept out: each leaves some ten, of a few kilobytes together.
+const SWEPT_AFTER: usize = 1024;
 
 /// A walk for what is gone takes no more than one in so many of the time: where the store is full, something goes with
 /// everything that comes.
@@ -109,6 +112,8 @@ struct Own {
     walk_from: Instant,
     sweep: Option<Sweep>,
     next_sweep: Instant,
+    /// Changes since blocks were swept out.
+    changes: usize,
 }
 
 /// Everything is looked at.
@@ -126,9 +131,6 @@ impl Sweep {
     }
 }
 
-/// What a change has made of rooms' catalogues.
-type Published = Vec<(String, Root, Vec<Change>)>;
-
 impl Own {
     fn new(inner: Arc<Inner>, near: Near) -> Self {
         let now = Instant::now();
@@ -142,8 +144,9 @@ impl Own {
             gone: HashSet::new(),
             gathered: None,
             walk_from: now,
-            sweep: Some(Sweep::new()),
+            sweep: None,
             next_sweep: now + SWEEP,
+            changes: 0,
         }
     }
 
@@ -203,6 +206,7 @@ impl Own {
                     let telling = Telling::new(pace, advert, self.inner.members.own(room), now);
                     self.tellings.insert(room.clone(), telling);
                     self.notes.insert(room.clone(), Notes::new(pace, now));
+                    self.sweep = Some(Sweep::new());
                 }
             }
         }
@@ -241,12 +245,12 @@ impl Own {
                 for sha256 in &some {
                     self.fresh.remove(sha256);
                 }
-                let theirs = self.inner.clone();
-                self.publish(move || theirs.put(&some, How::Anew)).await;
+                let (theirs, rooms) = (self.inner.clone(), self.rooms());
+                self.publish(move || theirs.put(&rooms, &some, How::Anew)).await;
             } else if self.walk_from <= now {
                 let gone = std::mem::take(&mut self.gone);
-                let (theirs, own) = (self.inner.clone(), self.near.swarm.peer_id());
-                self.publish(move || theirs.remove(&gone, &own)).await;
+                let (theirs, rooms, own) = (self.inner.clone(), self.rooms(), self.near.swarm.peer_id());
+                self.publish(move || theirs.remove(&rooms, &gone, &own)).await;
                 self.walk_from = Instant::now() + now.elapsed() * WALK_SHARE;
             }
             if !self.fresh.is_empty() || !self.gone.is_empty() {
@@ -256,7 +260,20 @@ impl Own {
             self.sweep_on().await;
         } else if self.next_sweep <= now {
             self.sweep = Some(Sweep::new());
+        } else if self.changes >= SWEPT_AFTER {
+            self.sweep_blocks().await;
         }
+    }
+
+    /// The rooms that this node takes part in.
+    fn rooms(&self) -> Vec<String> {
+        self.tellings.keys().cloned().collect()
+    }
+
+    async fn sweep_blocks(&mut self) {
+        self.changes = 0;
+        let members = self.inner.members.clone();
+        self.inner.disk.run(move || members.sweep()).await;
     }
 
     /// The next piece of a sweep.
@@ -275,11 +292,11 @@ impl Own {
         };
         if !artifacts.is_empty() {
             let some = artifacts.split_off(artifacts.len().saturating_sub(8 * AT_ONCE));
-            let theirs = self.inner.clone();
+            let (theirs, rooms) = (self.inner.clone(), self.rooms());
             self.sweep = Some(sweep);
-            return self.publish(move || theirs.put(&some, How::Unless)).await;
+            return self.publish(move || theirs.put(&rooms, &some, How::Unless)).await;
         }
-        let rooms = sweep.rooms.get_or_insert_with(|| self.inner.members.ids());
+        let rooms = sweep.rooms.get_or_insert_with(|| self.tellings.keys().cloned().collect());
         match rooms.pop() {
             Some(room) => {
                 let theirs = self.inner.clone();
@@ -288,8 +305,7 @@ impl Own {
             }
             None => {
                 self.next_sweep = Instant::now() + SWEEP;
-                let members = self.inner.members.clone();
-                self.inner.disk.run(move || members.sweep()).await;
+                self.sweep_blocks().await;
                 log::debug!("rooms: all that is stored was looked at in {:?}", sweep.begun.elapsed());
             }
         }
@@ -301,6 +317,7 @@ impl Own {
             Ok(published) => {
                 let now = Instant::now();
                 for (room, root, changes) in published {
+                    self.changes += 1;
                     if let Some(telling) = self.tellings.get_mut(&room) {
                         telling.changed(root, &changes, now);
                     }
@@ -324,103 +341,6 @@ impl Own {
         for (room, telling) in &mut self.tellings {
             let notes = self.notes.get_mut(room);
             tell::tell(&self.inner, &self.near, room, telling, notes, &standing).await;
-        }
-    }
-}
-
-impl Inner {
-    /// Puts artifacts into the catalogues of the rooms that mirror them. Blocks.
-    fn put(&self, artifacts: &[Sha256], how: How) -> Result<Published, MembersError> {
-        let rooms = self.members.ids();
-        if rooms.is_empty() || !self.options.gives {
-            return Ok(Vec::new());
-        }
-        let entries = self.look.entries(artifacts, how)?;
-        let mut published = Vec::new();
-        for room in rooms {
-            let own = self.members.own(&room);
-            let mut changes = Vec::new();
-            for entry in entries.iter().filter(|entry| self.members.in_scope(&room, &entry.purl)) {
-                changes.extend(self.change(own.as_ref(), entry)?);
-            }
-            self.publish(room, changes, &mut published)?;
-        }
-        Ok(published)
-    }
-
-    /// What an entry changes of a catalogue.
-    fn change(&self, own: Option<&Root>, entry: &Entry) -> Result<Option<Change>, MembersError> {
-        let known = match own {
-            Some(own) => catalogue::find(own, &entry.purl, &entry.file, &|cid| self.look.block(cid))?,
-            None => None,
-        };
-        let first_seen =
-            known.as_ref().and_then(|known| known.first_seen).into_iter().chain(entry.first_seen).min();
-        let entry = Entry { first_seen, ..entry.clone() };
-        Ok((known.as_ref() != Some(&entry)).then(|| Change::put(entry)))
-    }
-
-    /// Takes artifacts out of all catalogues, of those that are still gone. Blocks.
-    fn remove(&self, gone: &HashSet<Sha256>, own: &PeerId) -> Result<Published, MembersError> {
-        let mut listed = HashSet::new();
-        for sha256 in gone {
-            let is_listed = self.store.listings(sha256)?.iter().any(|listing| listing.peer == *own);
-            if is_listed && self.store.describe(&sha256.digest())?.is_none() {
-                listed.insert(*sha256);
-            }
-        }
-        let mut published = Vec::new();
-        if listed.is_empty() {
-            return Ok(published);
-        }
-        for room in self.members.ids() {
-            let mut changes = Vec::new();
-            self.members.own_entries(&room, &mut |entry| {
-                if entry.sha256().is_some_and(|sha256| listed.contains(&sha256)) {
-                    changes.push(Change::Remove { purl: entry.purl, file: entry.file });
-                }
-            })?;
-            self.publish(room, changes, &mut published)?;
-        }
-        Ok(published)
-    }
-
-    /// Takes out of a room's catalogue what does not hold any more. Blocks.
-    fn weed(&self, room: &str) -> Result<Published, MembersError> {
-        let (mut changes, mut tags, mut failure) = (Vec::new(), Tags::default(), None);
-        self.members.own_entries(room, &mut |entry| {
-            let wanted = self.options.gives && self.members.in_scope(room, &entry.purl);
-            match wanted.then(|| self.look.holds(&entry, &mut tags)).unwrap_or(Ok(false)) {
-                Ok(true) => {}
-                Ok(false) => changes.push(Change::Remove { purl: entry.purl, file: entry.file }),
-                Err(e) => failure = Some(e),
-            }
-        })?;
-        if let Some(e) = failure {
-            return Err(e.into());
-        }
-        let mut published = Vec::new();
-        self.publish(room.to_owned(), changes, &mut published)?;
-        Ok(published)
-    }
-
-    fn publish(
-        &self,
-        room: String,
-        changes: Vec<Change>,
-        published: &mut Published,
-    ) -> Result<(), MembersError> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        match self.members.publish(&room, changes.clone()) {
-            Ok(root) => {
-                published.push((room, root, changes));
-                Ok(())
-            }
-            // Left a moment ago.
-            Err(MembersError::NoRoom(_)) => Ok(()),
-            Err(e) => Err(e),
         }
     }
 }

@@ -21,8 +21,8 @@ pub const HEARTBEAT: Duration = Duration::from_secs(12 * 3600);
 /// The state follows the packages after this long: time for an installation to end, so that both come once.
 const STATE_AFTER: Duration = Duration::from_secs(10);
 
-/// Those that share the pace of a room's events: state, packages, notes, and what people do.
-const PARTS: u32 = 4;
+/// Those that share the pace of a room's events: state, packages, and all else (notes, and what people do).
+const PARTS: u32 = 3;
 
 /// After the homeserver's client did not take an event it is offered again.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -77,6 +77,8 @@ impl Telling {
 
     /// What the room has of this node, where it may have lost what was queued.
     pub(super) fn correct(&mut self, advert: Option<NodeAdvert>) {
+        // What failed before is offered at once: somebody has logged in, or the homeserver is back.
+        self.state.rest();
         if self.advert != advert {
             self.told = advert.as_ref().and_then(|advert| Some((advert.catalogue?, advert.sequence)));
             self.unsaid = None;
@@ -411,9 +413,10 @@ mod tests {
         room.telling.changed(root(2), &[put(2)], room.start);
         room.until(seconds(30));
         assert_eq!((room.states.len(), room.packages.len()), (1, 1));
+        room.telling.failed(room.start + seconds(30));
         room.telling.correct(Some(advert(Some(root(1)), 1)));
         room.check(seconds(30));
-        room.until(seconds(60));
+        room.until(seconds(40));
         assert_eq!((room.states.len(), room.packages.len()), (2, 1));
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
+use matrix_sdk::deserialized_responses::{TimelineEvent, TimelineEventKind};
 use matrix_sdk::ruma::events::AnySyncTimelineEvent;
 use matrix_sdk::ruma::events::room::encrypted::OriginalSyncRoomEncryptedEvent;
 use matrix_sdk::ruma::serde::Raw;
@@ -57,25 +58,30 @@ impl Hearing {
             let Ok(room) = RoomId::parse(id.as_str()) else { continue };
             // A state event may stand in the timeline, too.
             let mut told = HashSet::new();
-            let mut take = |json: &RawValue| match event(&room, json.get(), prefix, &mut told) {
+            let mut take = |found| match found {
                 Ok(Some(event)) => heard.push(event),
                 Ok(None) => {}
                 Err(_) => dropped += 1,
             };
             for raw in state(&update.state) {
-                take(raw);
+                take(event(&room, raw.get(), prefix, &mut told));
             }
-            for event in &update.timeline.events {
-                match event.kind.is_utd() {
-                    true => self.waiting.push_back((id.clone(), event.raw().clone())),
-                    false => take(event.raw().json()),
+            for said in &update.timeline.events {
+                let json = said.raw().json().get();
+                match &said.kind {
+                    TimelineEventKind::UnableToDecrypt { .. } => {
+                        self.waiting.push_back((id.clone(), said.raw().clone()));
+                    }
+                    TimelineEventKind::Decrypted(_) => take(decrypted(&room, json, prefix)),
+                    TimelineEventKind::PlainText { .. } => take(event(&room, json, prefix, &mut told)),
                 }
             }
         }
         for (id, update) in &response.rooms.left {
             let Ok(room) = RoomId::parse(id.as_str()) else { continue };
             let mut told = HashSet::new();
-            let timeline = update.timeline.events.iter().map(|e| e.raw().json());
+            let open = |e: &&TimelineEvent| matches!(e.kind, TimelineEventKind::PlainText { .. });
+            let timeline = update.timeline.events.iter().filter(open).map(|e| e.raw().json());
             for raw in state(&update.state).chain(timeline) {
                 if let Ok(Some(event @ Event::Membership { .. })) = event(&room, raw.get(), prefix, &mut told)
                 {
@@ -120,8 +126,7 @@ impl Hearing {
                 Ok(event_) if !event_.kind.is_utd() => {
                     let Ok(room) = RoomId::parse(id.as_str()) else { continue };
                     let json = event_.raw().json().get();
-                    let found = event(&room, json, &work.parts.options.prefix, &mut HashSet::new());
-                    heard.extend(found.ok().flatten());
+                    heard.extend(decrypted(&room, json, &work.parts.options.prefix).ok().flatten());
                 }
                 _ => self.waiting.push_back((id, raw)),
             }
@@ -171,6 +176,17 @@ fn event(
         content: Content::heard(bare.content.get())?,
     };
     Ok(Some(Event::State { room, event }))
+}
+
+/// What a member said in secret. State is never encrypted: what calls itself so is the sender's own invention, which no
+/// homeserver has held against the room's power levels.
+fn decrypted(room: &RoomId, json: &str, prefix: &str) -> Result<Option<Event>, RoomError> {
+    match event(room, json, prefix, &mut HashSet::new())? {
+        Some(Event::State { .. } | Event::Membership { .. }) => {
+            Err(RoomError::Malformed { what: "encrypted event", text: "it says that it is state".into() })
+        }
+        said => Ok(said),
+    }
 }
 
 /// A state event of the SDK's store in our words, unless it is malformed.
@@ -249,6 +265,20 @@ mod tests {
         ] {
             assert!(check(json).is_err(), "{json}");
         }
+    }
+
+    #[test]
+    fn no_state_comes_out_of_a_secret() {
+        let room = RoomId::parse("!r").unwrap();
+        for json in [
+            r#"{"type":"dpm.x","sender":"@a:s","state_key":"","content":{}}"#,
+            r#"{"type":"m.room.member","sender":"@a:s","state_key":"@b:s","content":{"membership":"leave"}}"#,
+        ] {
+            assert!(check(json).unwrap().is_some(), "in the open it is one: {json}");
+            assert!(decrypted(&room, json, "dpm.").is_err(), "{json}");
+        }
+        let said = r#"{"type":"dpm.x","sender":"@a:s","content":{}}"#;
+        assert!(matches!(decrypted(&room, said, "dpm."), Ok(Some(Event::Timeline { .. }))));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use fjall::PersistMode;
 
-use crate::base::{Access, Digest, Sha256};
-use crate::unixfs::Layout;
+use crate::base::{Access, Artifact, Digest, Sha256};
+use crate::unixfs::{Layout, LayoutBuilder};
 
 use super::records::{ArtifactRecord, BlockRecord, decode, encode};
 use super::{Change, Incoming, LOCK, Store, StoreError, Stored, alias_key};
@@ -31,7 +31,32 @@ pub struct Facts {
     pub pin_name: Option<String>,
 }
 
+impl Facts {
+    /// Of bytes at hand, as those of this artifact. Whoever promised it a digest has them held against it before.
+    pub fn of(bytes: &[u8], artifact: &Artifact) -> Self {
+        let mut layout = LayoutBuilder::default();
+        layout.update(bytes);
+        Self {
+            sha256: Sha256::of(bytes),
+            digests: artifact.digest.into_iter().filter(Digest::is_strong).collect(),
+            layout: layout.finish(),
+            access: artifact.access,
+            upstream: artifact.upstream.clone(),
+            url: artifact.plain_url(),
+            filename: artifact.filename.clone(),
+            pin_name: None,
+        }
+    }
+}
+
 impl Store {
+    /// Commits bytes at hand.
+    pub fn put(&self, bytes: &[u8], facts: Facts) -> Result<Arc<Stored>, StoreError> {
+        let incoming = self.begin(Some(bytes.len() as u64))?;
+        incoming.write(bytes, 0).map_err(|e| StoreError::Io("write to", self.dir().to_owned(), e))?;
+        self.commit(incoming, facts)
+    }
+
     /// Makes an artifact visible, atomically and durably: its bytes first, then its record with its aliases and
     /// block positions in one batch.
     ///

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::early::EARLY_BYTES;
 use super::{INCOMING, Inner, LOCK, Store, StoreError};
 
 /// A file being written. Dropped without a commit, it is gone.
@@ -18,6 +19,8 @@ pub struct Incoming {
     owed: AtomicU64,
     /// Bytes written since the disk was looked at.
     unseen: AtomicU64,
+    /// Bytes written since they were last to be written back.
+    unsynced: AtomicU64,
     /// Bytes written.
     written: AtomicU64,
 }
@@ -49,6 +52,7 @@ impl Store {
             committed: false,
             owed: AtomicU64::new(owed),
             unseen: AtomicU64::new(0),
+            unsynced: AtomicU64::new(0),
             written: AtomicU64::new(0),
         })
     }
@@ -79,7 +83,12 @@ impl Incoming {
                 .and_then(|()| self.inner.within_budget(written))
                 .map_err(|e| std::io::Error::new(std::io::ErrorKind::StorageFull, e))?;
         }
-        self.file.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)?;
+        if self.unsynced.fetch_add(length, Ordering::Relaxed) + length >= EARLY_BYTES {
+            self.unsynced.store(0, Ordering::Relaxed);
+            self.inner.early.write_back(&self.path);
+        }
+        Ok(())
     }
 
     /// Takes up to `length` bytes off what the disk still owes.

@@ -11,6 +11,7 @@ mod block;
 mod budget;
 mod commit;
 mod describe;
+mod early;
 mod format;
 mod incoming;
 mod listings;
@@ -43,6 +44,7 @@ pub use scrub::{Damage, Report};
 pub use stored::{Stored, read_cached};
 pub use watch::Change;
 
+use early::Early;
 use records::ArtifactRecord;
 
 /// Open files kept for the next request. Each is one descriptor; opening costs two system calls.
@@ -107,6 +109,7 @@ struct Inner {
     tmp_counter: AtomicU64,
     /// Bytes that artifacts on their way in will still take.
     promised: AtomicU64,
+    early: Early,
 }
 
 impl Store {
@@ -152,6 +155,8 @@ impl Store {
                 watchers: Mutex::default(),
                 tmp_counter: AtomicU64::new(0),
                 promised: AtomicU64::new(0),
+                early: Early::start()
+                    .map_err(|e| StoreError::Io("start the thread that writes back in", dir.into(), e))?,
             }),
         };
         store.inner.clear_incoming();

@@ -257,6 +257,38 @@ fn limits_hold_in_a_storm() {
 }
 
 #[test]
+fn where_a_peer_is_is_told_as_its_connections_come_and_go() {
+    block_on(async {
+        let b = start(options());
+        let (socket, _) = socket_of(&b.address().await).unwrap();
+        let (identity, tasks) = (Identity::fresh(), b._executor.tasks());
+        let raw = raw::Raw::bind(&identity, ([127, 0, 0, 1], 0).into(), &tasks).unwrap();
+        let next = async || loop {
+            match soon("an event", b.events.recv()).await.unwrap() {
+                Event::Connected { peer, address } => return (peer, vec![address]),
+                Event::Moved { peer, addresses } => return (peer, addresses),
+                Event::Disconnected { peer } => return (peer, Vec::new()),
+                Event::Identified { .. } | Event::Listening(_) => {}
+            }
+        };
+        let mut open = Vec::new();
+        for count in [1, 2] {
+            open.push(raw.dial(socket, Some(b.peer())).await.unwrap());
+            let (peer, addresses) = next().await;
+            assert_eq!((peer, addresses.len()), (identity.peer_id(), count));
+        }
+        for count in [1, 0] {
+            drop(open.pop());
+            let (peer, addresses) = next().await;
+            assert_eq!((peer, addresses.len()), (identity.peer_id(), count));
+        }
+        soon("the end of the dialler", raw.close()).await;
+        tasks.cancel().await;
+        b.stop().await;
+    });
+}
+
+#[test]
 fn a_blocked_peer_is_refused_both_ways() {
     block_on(async {
         let (a, b) = (start(options()), start(options()));

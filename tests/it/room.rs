@@ -2,6 +2,8 @@
 //!
 //! Needs `tests/counterparts.sh` run before. Nothing here leaves loopback and the networks that tests make.
 
+mod announce;
+mod club;
 mod commands;
 mod door;
 mod events;
@@ -12,7 +14,9 @@ mod hostile;
 mod limits;
 mod mirror;
 mod node;
+mod scope;
 mod sessions;
 mod synapse;
 pub mod tunnel;
+mod whole;
 mod world;

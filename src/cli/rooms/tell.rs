@@ -80,7 +80,8 @@ fn list(v: &Value) {
     }
     for room in rows(v, "rooms") {
         let mirror = || match room["mirror"].as_str() {
-            Some("lazy") | None => String::new(),
+            Some("lazy") => String::new(),
+            None => "  not used by dpm: `dpm room join` has it looked at".to_owned(),
             Some(mode) => format!("  mirror: {mode}"),
         };
         let how = match (room["invited"] == true, room["encrypted"] == true) {
@@ -216,9 +217,9 @@ fn member(node: &Value) {
 
 fn sync(v: &Value) {
     println!("{} fetched from upstreams", files(&v["fetched"]));
-    println!("{} from members", files(&v["from_members"]));
+    println!("{} from peers", files(&v["from_peers"]));
     for giver in rows(v, "givers") {
-        let name = giver["name"].as_str().unwrap_or("(no member)");
+        let name = giver["name"].as_str().unwrap_or("(not of the room)");
         println!("  {} from {name} {}", bytes(&giver["bytes"]), text(&giver["peer"]));
     }
     println!("{} here already", files(&v["already_here"]));

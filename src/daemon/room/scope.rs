@@ -23,20 +23,16 @@ const ECHO_TIME: Duration = Duration::from_secs(30);
 /// Between two looks for that.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A scope event that a room is made with.
-type First = (Kind, String, Content);
-
 /// State key and content of a scope event.
 pub(super) type Part = (String, Content);
 
 /// The events that a new room is made with, and those that are sent when it is there.
-pub(super) fn from_the_start(text: &str) -> Result<(Vec<First>, Vec<Part>), Failure> {
-    let kind = Kind::parse(SCOPE_EVENT)?;
+pub(super) fn from_the_start(text: &str) -> Result<(Vec<Part>, Vec<Part>), Failure> {
     let (mut start, mut later, mut bytes) = (Vec::new(), Vec::new(), 0);
     for (key, content) in parts(&BTreeMap::new(), &patterns(text)?)? {
         bytes += content.as_str().len();
         match bytes <= START_BYTES {
-            true => start.push((kind.clone(), key, content)),
+            true => start.push((key, content)),
             false => later.push((key, content)),
         }
     }
@@ -147,8 +143,13 @@ impl Scoping<'_> {
                 format!("{sent} of {of} events of the scope are set, the same order sets the others: {why}")
             })?;
         }
+        self.echo(&changes).await
+    }
+
+    /// Waits until these are the room's state here. A room that was just made comes piece by piece.
+    pub(super) async fn echo(&self, changes: &[Part]) -> Result<(), Failure> {
         let echo = async {
-            while !self.shows(&changes).await? {
+            while !self.shows(changes).await? {
                 async_io::Timer::after(LOOK).await;
             }
             Ok(())

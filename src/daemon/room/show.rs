@@ -140,16 +140,17 @@ impl<'a> Walk<'a> {
         Ok(false)
     }
 
-    /// Nodes of the room that list a file, this one with them.
+    /// Nodes of the room that list a file which this one lists.
     pub(super) fn holders(&self, entry: &Entry, peer: &PeerId) -> Vec<PeerId> {
         if self.peers.len() < 2 {
             return vec![*peer];
         }
         let mut holders = entry.sha256().map(|sha256| self.members.holders(&sha256)).unwrap_or_default();
         holders.retain(|holder| self.peers.contains(holder));
-        match holders.contains(peer) {
-            true => holders,
-            false => vec![*peer],
+        match holders.is_empty() {
+            // Without a SHA-256 nobody is looked up by.
+            true => vec![*peer],
+            false => holders,
         }
     }
 }

@@ -63,7 +63,7 @@ pub(super) fn sync(
         .map(|(peer, bytes)| json!({"peer": peer.to_string(), "name": name(&peer), "bytes": bytes}))
         .collect();
     Ok(json!({
-        "room": view.room, "fetched": sums.upstream.json(), "from_members": sums.members.json(),
+        "room": view.room, "fetched": sums.upstream.json(), "from_peers": sums.peers.json(),
         "already_here": sums.here.json(), "givers": givers,
         "missing": missing.listed, "missing_not_listed": missing.count - missing.listed.len() as u64,
         "unknown": unknown,
@@ -118,7 +118,7 @@ impl Sum {
 #[derive(Default)]
 struct Sums {
     upstream: Sum,
-    members: Sum,
+    peers: Sum,
     here: Sum,
     /// What is to be fetched, as far as it is known.
     planned: Sum,
@@ -234,14 +234,14 @@ impl Sync<'_> {
         queue::fetch(rooms, items, |event| match event {
             Done::Stored { upstream, bytes } => match upstream {
                 Some(true) => sums.upstream.add(bytes),
-                Some(false) => sums.members.add(bytes),
+                Some(false) => sums.peers.add(bytes),
                 None => sums.here.add(bytes),
             },
             Done::Failed { item, why } => missing.add(&item.package, Some(&item.file), &why),
             Done::Arriving { bytes, what } => progress(json!({
-                "artifacts": sums.upstream.files + sums.members.files, "of": sums.planned.files,
-                "bytes": sums.upstream.bytes + sums.members.bytes + bytes, "of_bytes": sums.planned.bytes,
-                "members_bytes": sums.members.bytes, "upstream_bytes": sums.upstream.bytes, "what": what,
+                "artifacts": sums.upstream.files + sums.peers.files, "of": sums.planned.files,
+                "bytes": sums.upstream.bytes + sums.peers.bytes + bytes, "of_bytes": sums.planned.bytes,
+                "peers_bytes": sums.peers.bytes, "upstream_bytes": sums.upstream.bytes, "what": what,
             })),
         });
         Ok(())

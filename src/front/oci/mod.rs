@@ -17,7 +17,7 @@ use crate::base::{Access, Artifact, Digest, Trail};
 use crate::eco::oci::{self, Accepts, MANIFEST_BYTES, Manifest, ManifestError, Reference, Resource, Want};
 use crate::fetch::{Content, Fetch, FetchError, Via};
 use crate::resolve::State;
-use crate::resolve::images::{Described, Images, ImagesError, Question, Said, Spot, list_query};
+use crate::resolve::images::{Described, First, Images, ImagesError, Question, Said, Spot, list_query};
 use crate::rt::{Clock, Gate};
 use crate::store::Stored;
 use crate::upstream::UpstreamError;
@@ -155,7 +155,10 @@ impl Oci {
             Reference::Digest(digest) => (digest, None),
             Reference::Tag(tag) => {
                 let question = Question::Tag(tag, accepts);
-                let said = self.images.ask(spot, &question, refresh).await.map_err(unknown)?;
+                // What a neighbour may have is not asked of a registry that counts who does.
+                let near = self.fetch.has_neighbours(self.images.access(spot));
+                let first = if near || request.method == Method::HEAD { First::Head } else { First::Get };
+                let said = self.images.ask_first(spot, &question, refresh, first).await.map_err(unknown)?;
                 let digest = said.fact.digest.ok_or_else(Refusal::nothing)?;
                 let Described { size, media_type } = self.images.described(spot, &digest).unwrap_or_default();
                 let size = confirmed_size(&said).or(size);

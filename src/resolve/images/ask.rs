@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use url::Url;
 
-use crate::base::{Digest, Sha256};
+use crate::base::{Access, Digest, Hasher, Sha256};
 use crate::eco::oci::{self, Accepts, MANIFEST_BYTES};
 use crate::resolve::refresh::{LEAST_FRESH, millis};
-use crate::store::StoreError;
+use crate::store::{Facts, StoreError, Stored};
 use crate::upstream::{Answer, Ask, Head, Method, Status, UpstreamError};
 
-use super::{Fact, ImagesError, Inner, Question, Spot};
+use super::{Fact, First, ImagesError, Inner, Question, Spot};
 
 /// Largest list of tags or referrers in bytes: a repository of 10,000 tags has some 300 KB of them, and registries
 /// give them in parts.
@@ -26,7 +26,7 @@ const QUERY_BYTES: usize = 512;
 
 impl Inner {
     /// Asks. A name that the registry does not know is an answer too.
-    pub(super) fn ask(&self, spot: &Spot, question: &Question) -> Result<Fact, ImagesError> {
+    pub(super) fn ask(&self, spot: &Spot, question: &Question, first: First) -> Result<Fact, ImagesError> {
         let url = self.question_url(spot, question);
         let list = matches!(question, Question::Tags(_) | Question::Referrers(..));
         let accept = match question {
@@ -35,15 +35,17 @@ impl Inner {
             Question::Referrers(..) => Some("application/vnd.oci.image.index.v1+json".to_owned()),
             _ => None,
         };
-        let method = if list { Method::Get } else { Method::Head };
+        let whole = first == First::Get && matches!(question, Question::Tag(..));
+        let method = if list || whole { Method::Get } else { Method::Head };
         let ask = Ask { method, accept, page: list, ..Ask::default() };
         let told =
             |answer: &Answer| answer.status == Status::Missing || stated_digest(&answer.head).is_some();
+        let head = method == Method::Head;
         let first = match self.open(spot, &url, &ask) {
             // Some registries answer no HEAD.
-            Err(UpstreamError::Status { code: 405 | 501, .. }) if !list => None,
+            Err(UpstreamError::Status { code: 405 | 501, .. }) if head => None,
             // Others tell with it that there is such a tag, and not which manifest it means: the bytes have to say that.
-            Ok(answer) if matches!(question, Question::Tag(..)) && !told(&answer) => None,
+            Ok(answer) if head && matches!(question, Question::Tag(..)) && !told(&answer) => None,
             answer => Some(answer.map_err(ImagesError::Upstream)?),
         };
         let mut answer = match first {
@@ -63,10 +65,10 @@ impl Inner {
         }
         match question {
             Question::Tag(..) => {
-                fact.digest = match stated_digest(&answer.head) {
-                    Some(digest) => Some(digest),
-                    None => Some(self.hash(spot, question, &mut answer)?),
-                };
+                fact.digest = Some(match stated_digest(&answer.head) {
+                    Some(stated) if !whole => stated,
+                    stated => self.take_along(spot, question, stated, &mut answer)?,
+                });
             }
             Question::Manifest(digest) | Question::Blob(digest) => {
                 let other = |stated: &Digest| stated.algorithm() == digest.algorithm() && stated != digest;
@@ -119,15 +121,38 @@ impl Inner {
         }
     }
 
-    /// The digest of what a registry gives for a tag, if it does not say so itself.
+    /// The digest of the manifest that a registry gives for a tag, and stores it. Where it says the digest itself and
+    /// something else comes, or nothing whole, it is fetched by its digest as if nothing had come: what is wrong is told then.
     ///
     /// What is no JSON is no manifest: a page that a network puts before its users must not become what a tag means.
-    fn hash(&self, spot: &Spot, question: &Question, answer: &mut Answer) -> Result<Digest, ImagesError> {
-        let body = self.read(spot, question, answer, MANIFEST_BYTES)?;
-        match is_json(&body) {
-            true => Ok(Sha256::of(&body).digest()),
-            false => Err(self.wrong(spot, question, "the registry sent something that is no manifest")),
+    fn take_along(
+        &self,
+        spot: &Spot,
+        question: &Question,
+        stated: Option<Digest>,
+        answer: &mut Answer,
+    ) -> Result<Digest, ImagesError> {
+        let body = match (self.read(spot, question, answer, MANIFEST_BYTES), stated) {
+            (Ok(body), _) => body,
+            (Err(_), Some(stated)) => return Ok(stated),
+            (Err(e), None) => return Err(e),
+        };
+        let digest = match stated {
+            Some(stated) if !names(&stated, &body) => return Ok(stated),
+            Some(stated) => stated,
+            None if is_json(&body) => Sha256::of(&body).digest(),
+            None => {
+                return Err(self.wrong(spot, question, "the registry sent something that is no manifest"));
+            }
+        };
+        let (store, artifact) = (&self.parts.store, self.artifact(spot, "manifests", &digest));
+        // What is stored as private becomes public when a public registry has it.
+        let will_do = |stored: &Stored| stored.access == Access::Public || artifact.access == Access::Private;
+        let is_here = store.load(&digest).is_ok_and(|found| found.is_some_and(|stored| will_do(&stored)));
+        if !is_here && let Err(e) = store.put(&body, Facts::of(&body, &artifact)) {
+            log::debug!("{} was not stored with its tag: {e}", self.what(spot, question));
         }
+        Ok(digest)
     }
 
     fn read(
@@ -206,6 +231,13 @@ fn is_data(media_type: &str) -> bool {
 fn is_json(bytes: &[u8]) -> bool {
     let object = bytes.iter().find(|c| !c.is_ascii_whitespace()) == Some(&b'{');
     object && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
+}
+
+/// Whether this is the digest of these bytes.
+fn names(digest: &Digest, bytes: &[u8]) -> bool {
+    let mut hasher = Hasher::new(digest.algorithm());
+    hasher.update(bytes);
+    hasher.finish() == *digest
 }
 
 /// What a registry says is the digest, if it is one that can be checked.

@@ -1,7 +1,8 @@
 //! Container images: which digest a tag means now, which tags there are, and where what a digest names can be had.
 //!
 //! What is named by a digest is asked of a registry once at most. A tag is asked again when its time is over, with a
-//! `HEAD`, which registries do not count. Where nothing is known and the registry fails, rooms are asked.
+//! `HEAD`, which registries do not count. The first time it may be a `GET`, whose manifest is stored. Where nothing is known
+//! and the registry fails, rooms are asked.
 
 mod ask;
 mod fact;
@@ -71,6 +72,16 @@ pub enum Question {
     Tags(String),
     /// What refers to a manifest; with a query of the client's.
     Referrers(Digest, String),
+}
+
+/// How a tag is asked for of which nothing is known. What is known is confirmed with `HEAD`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// With `HEAD`.
+    Head,
+    /// With `GET`, for whoever wants the manifest and can have it from nobody else: it comes along and is stored, and
+    /// a round trip is saved.
+    Get,
 }
 
 /// What a registry said.
@@ -168,7 +179,18 @@ impl Images {
     /// `refresh` demands that it is asked however fresh the answer is. Cancel-safe: a question under way goes on, and
     /// its answer is kept.
     pub async fn ask(&self, spot: &Spot, question: &Question, refresh: bool) -> Result<Said, ImagesError> {
-        let said = self.inner.say(spot, question, refresh).await?;
+        self.ask_first(spot, question, refresh, First::Head).await
+    }
+
+    /// The same, where it matters how the first question is put.
+    pub async fn ask_first(
+        &self,
+        spot: &Spot,
+        question: &Question,
+        refresh: bool,
+        first: First,
+    ) -> Result<Said, ImagesError> {
+        let said = self.inner.say(spot, question, refresh, first).await?;
         match said.fact.found {
             true => Ok(said),
             false => Err(self.inner.unknown(spot, question)),
@@ -207,6 +229,11 @@ impl Images {
         }
     }
 
+    /// Who may have what is in a repository.
+    pub fn access(&self, spot: &Spot) -> Access {
+        self.inner.access(spot)
+    }
+
     /// A manifest as bytes that can be had.
     pub fn manifest(&self, spot: &Spot, digest: &Digest) -> Artifact {
         Artifact { limit_bytes: MANIFEST_BYTES, ..self.artifact(spot, "manifests", digest) }
@@ -234,17 +261,8 @@ impl Images {
     }
 
     fn artifact(&self, spot: &Spot, kind: &str, digest: &Digest) -> Artifact {
-        let registry = self.registry(spot);
-        let access = registry.access();
-        Artifact {
-            upstream: registry.site.name.clone(),
-            url: self.inner.url(spot, &format!("{kind}/{digest}"), ""),
-            digest: Some(*digest),
-            size: self.described(spot, digest).and_then(|known| known.size),
-            filename: format!("{}@{digest}", spot.repository),
-            access,
-            limit_bytes: crate::base::limits::ARTIFACT_BYTES,
-        }
+        let size = self.described(spot, digest).and_then(|known| known.size);
+        Artifact { size, ..self.inner.artifact(spot, kind, digest) }
     }
 
     /// Forgets what was said of a repository's names. Blocks.
@@ -272,10 +290,11 @@ impl Inner {
         spot: &Spot,
         question: &Question,
         refresh: bool,
+        first: First,
     ) -> Result<Said, ImagesError> {
         let key = self.key(spot, question);
         let Some(known) = self.known(spot, question, &key).await? else {
-            return self.find_out(spot, question, None, refresh).await;
+            return self.find_out(spot, question, None, refresh, first).await;
         };
         let (age, fresh_for) = (self.age(&known), known.fresh_for());
         let demanded = refresh && age >= LEAST_AGE && !question.is_immutable();
@@ -288,7 +307,7 @@ impl Inner {
         let since = Some(known.checked_at);
         let servable = known.found && age < fresh_for + self.freshness.stale_if_error;
         if !servable || self.offline {
-            return self.find_out(spot, question, since, demanded).await;
+            return self.find_out(spot, question, since, demanded, First::Head).await;
         }
         let site = &self.registries[spot.registry].site;
         if !demanded && (self.failed_lately(&key) || self.parts.client.is_spent(site)) {
@@ -300,16 +319,18 @@ impl Inner {
                 let (inner, spot, question) = (self.clone(), spot.clone(), question.clone());
                 self.parts.tasks.spawn(async move {
                     // What goes wrong is logged where it happens.
-                    let _ = inner.asked(&spot, &question, since).await;
+                    let _ = inner.asked(&spot, &question, since, First::Head).await;
                 });
             }
             return Ok(self.said(known, State::Stale));
         }
-        let answer =
-            futures_lite::future::or(async { Some(self.asked(spot, question, since).await) }, async {
+        let answer = futures_lite::future::or(
+            async { Some(self.asked(spot, question, since, First::Head).await) },
+            async {
                 async_io::Timer::after(PATIENCE).await;
                 None
-            });
+            },
+        );
         match answer.await {
             Some(Ok(fact)) => Ok(self.said(fact, State::Miss)),
             Some(Err(e @ (ImagesError::Upstream(_) | ImagesError::Answer { .. }))) => {
@@ -352,6 +373,7 @@ impl Inner {
         spot: &Spot,
         question: &Question,
         since: Option<u64>,
+        first: First,
     ) -> Result<Arc<Fact>, ImagesError> {
         let key = self.key(spot, question);
         let _turn = self.turn(&key).lock().await;
@@ -364,7 +386,7 @@ impl Inner {
         let (inner, spot, question) = (self.clone(), spot.clone(), question.clone());
         // All of it on the thread that asks: an answer is kept although nobody waits for it any more.
         let ask = move || {
-            let answer = inner.ask(&spot, &question);
+            let answer = inner.ask(&spot, &question, first);
             let now = inner.parts.clock.now();
             match answer {
                 Ok(fact) => {
@@ -381,6 +403,22 @@ impl Inner {
             }
         };
         self.parts.net.run(ask).await
+    }
+
+    fn access(&self, spot: &Spot) -> Access {
+        self.registries[spot.registry].access()
+    }
+
+    fn artifact(&self, spot: &Spot, kind: &str, digest: &Digest) -> Artifact {
+        Artifact {
+            upstream: self.registries[spot.registry].site.name.clone(),
+            url: self.url(spot, &format!("{kind}/{digest}"), ""),
+            digest: Some(*digest),
+            size: None,
+            filename: format!("{}@{digest}", spot.repository),
+            access: self.access(spot),
+            limit_bytes: crate::base::limits::ARTIFACT_BYTES,
+        }
     }
 
     fn turn(&self, key: &str) -> &async_lock::Mutex<()> {

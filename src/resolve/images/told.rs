@@ -8,7 +8,7 @@ use crate::eco::oci::repository_purl;
 
 use super::super::rooms::{PATIENCE, Told, image, tellers};
 use super::super::{LOCK, State, is_answer};
-use super::{Fact, ImagesError, Inner, Question, Said, Spot};
+use super::{Fact, First, ImagesError, Inner, Question, Said, Spot};
 
 impl Inner {
     /// What is said where nothing is known that could be served: the registry is asked. Where it fails a room stands
@@ -19,6 +19,7 @@ impl Inner {
         question: &Question,
         since: Option<u64>,
         demanded: bool,
+        first: First,
     ) -> Result<Said, ImagesError> {
         if self.offline {
             let said = self.told(spot, question, "dpm runs with --offline").await;
@@ -31,12 +32,12 @@ impl Inner {
         {
             return said;
         }
-        let mut asking = std::pin::pin!(self.asked(spot, question, since));
-        let first = future::or(async { Some((&mut asking).await) }, async {
+        let mut asking = std::pin::pin!(self.asked(spot, question, since, first));
+        let soon = future::or(async { Some((&mut asking).await) }, async {
             async_io::Timer::after(PATIENCE).await;
             None
         });
-        let answer = match first.await {
+        let answer = match soon.await {
             Some(answer) => answer,
             None => match self.told(spot, question, "its registry takes too long").await {
                 Some(said) => {

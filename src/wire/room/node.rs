@@ -13,6 +13,9 @@ const DOMAIN: &str = "dpm-room-node-v1";
 /// Longest display name, and longest name of a program with its version, in bytes.
 pub const MOST_NAME_BYTES: usize = 64;
 
+/// Longest content in bytes: sixteen addresses and an RSA key take under ten thousand, and readers keep one of each node.
+const MOST_NODE_BYTES: usize = 16_384;
+
 /// Longest CID of a catalogue's root as text: base 32 has 59.
 const CID_TEXT_BYTES: usize = 128;
 
@@ -56,6 +59,9 @@ struct Raw {
 impl NodeAdvert {
     /// Reads and verifies a content. The sender must not be anybody but a member: state outlives membership.
     pub fn read(json: &[u8], context: &Context<'_>, state_key: &str) -> Result<Self, RoomError> {
+        if json.len() > MOST_NODE_BYTES {
+            return Err(RoomError::TooLong { what: "the event", bytes: json.len(), limit: MOST_NODE_BYTES });
+        }
         let raw: Raw = read(json)?;
         let (peer, key) = owner(&raw.peer, &raw.key)?;
         if raw.peer != state_key {

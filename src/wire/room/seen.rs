@@ -63,6 +63,16 @@ impl Seen {
         self.nodes.get(peer).is_some_and(|mark| mark.sequence > sequence)
     }
 
+    /// Forgets a node, to make room for others: one of somebody who is in the room no more.
+    pub fn forget(&mut self, peer: &PeerId) {
+        self.nodes.remove(peer);
+    }
+
+    /// Whether no further node is remembered.
+    pub fn is_full(&self) -> bool {
+        self.nodes.len() >= MOST_NODES
+    }
+
     /// All that is remembered.
     pub fn marks(&self) -> impl Iterator<Item = (&PeerId, &Mark)> {
         self.nodes.iter()

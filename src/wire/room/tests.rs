@@ -156,7 +156,7 @@ fn hostile_nodes() {
         (with("signature", Value::Null), "not as it should be"),
         (with("addresses", json!([])), signature),
         (with("addresses", json!(["/ip4/203.0.113.9/udp/1/quic-v1"])), signature),
-        (with("addresses", json!(vec!["/ip4/1.1.1.1/udp/1/quic-v1"; 1000])), "more than 16 addresses"),
+        (with("addresses", json!(vec!["/ip4/1.1.1.1/udp/1/quic-v1"; 100])), "more than 16 addresses"),
         (with("addresses", json!(["x".repeat(257)])), "256 are allowed"),
         (with("addresses", json!(["a\u{1b}[2J"])), "control characters"),
         (with("addresses", json!([7])), "not as it should be"),

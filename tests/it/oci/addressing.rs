@@ -226,11 +226,17 @@ fn registries_of_another_kind() {
             ("HEAD", "") | ("GET", _) => crate::support::upstream::answer(&plain, asked, out, None),
             _ => write!(out, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n"),
         });
+        let asked =
+            || -> Vec<_> { origin.server.asked(&path).into_iter().map(|asked| asked.method).collect() };
         let front = Front::of(&origin.host());
         front.tag("team/app", tag, "MISS", &image);
         front.tag("team/app", tag, "HIT", &image);
-        let asked: Vec<_> = origin.server.asked(&path).into_iter().map(|asked| asked.method).collect();
-        assert_eq!(asked, ["HEAD", "GET"], "{tag}");
+        assert_eq!(asked(), ["GET"], "{tag}");
+        let front = Front::of(&origin.host());
+        let told = front.ask("HEAD", &path, &[]);
+        assert_eq!((told.status, told.header("docker-content-digest")), (200, &*image.root.digest));
+        front.tag("team/app", tag, "HIT", &image);
+        assert_eq!(asked(), ["GET", "HEAD", "GET"], "{tag}");
     }
     // Those that answer no HEAD at all.
     let layer = image.largest();

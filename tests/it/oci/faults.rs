@@ -82,12 +82,13 @@ fn other_bytes_than_the_digest_names() {
 #[test]
 fn another_manifest_than_the_digest_names() {
     let (registry, front, image) = house(3000);
-    let path = manifest_path("team/app", &image.root.digest);
+    let (path, tag) = (manifest_path("team/app", &image.root.digest), manifest_path("team/app", "1"));
     let right = image.root_bytes();
     let other = Image::new(2, &[3000]);
     for lie in [other.root_bytes(), &right[..right.len() - 1], b"", b"{}"] {
         registry.lie(&path, lie);
-        for path in [&path, &manifest_path("team/app", "1")] {
+        registry.lie(&tag, lie);
+        for path in [&path, &tag] {
             front.assert_refused(path, 502, "UNKNOWN");
         }
         assert!(!front.has(&image.root.digest));
@@ -99,6 +100,7 @@ fn another_manifest_than_the_digest_names() {
     front.assert_refused(&path, 502, "UNKNOWN");
     registry.server.remove(&path);
     registry.lie(&path, right);
+    // A lie that came with the answer for the tag costs a question more, and nothing else.
     front.tag("team/app", "1", "MISS", &image);
 }
 
@@ -184,7 +186,7 @@ fn manifests_in_manifests() {
     }
     assert_eq!(front.node.get(&manifest_path("team/app", "nested")).status, 200);
     let asked = registry.server.total();
-    assert_eq!(asked, 2, "HEAD of the tag, GET of the index");
+    assert_eq!(asked, 1, "GET of the tag");
     // A ring needs a liar: what it sends is not what the ring says.
     let first = json!({"schemaVersion": 2, "manifests": [row(&sha256(b"second"), 10)]}).to_string();
     let ring = put(&registry, "ring", OCI_INDEX, first.as_bytes());

@@ -193,14 +193,15 @@ fn why_pin_purge_and_carry() {
     home.run(&mut tools.copy(&format!("{host}/library/x@{}", image.root.digest), "carried", None));
     image.assert_is(&home.path("carried"));
 
-    let before = registry.hits("HEAD", &manifest_path("library/x", "1"));
+    let tag = manifest_path("library/x", "1");
+    let before = registry.door.hits(&tag);
     let purged = orders.tell(&["purge", reference]);
     assert_eq!(purged["artifacts"], 9, "{purged:#}");
     assert!(purged["pages"].as_u64().unwrap() >= 1, "{purged:#}");
     assert_eq!(orders.tell(&["why", reference])["stored"], false);
     pull(&home, &tools, &dpm, reference, "again");
     image.assert_is(&home.path("again"));
-    assert!(registry.hits("HEAD", &manifest_path("library/x", "1")) > before, "its registry is asked again");
+    assert!(registry.door.hits(&tag) > before, "its registry is asked again");
     registry.kill();
 }
 

@@ -16,9 +16,16 @@ pub struct Node {
 }
 
 impl Node {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let mut node = Self { dir: tempfile::tempdir().unwrap(), process: None };
         node.revive();
+        node
+    }
+
+    /// In front of this index.
+    pub fn before(index: &str) -> Self {
+        let mut node = Self { dir: tempfile::tempdir().unwrap(), process: None };
+        node.process = Some(Process::start(&node.data(), index, ""));
         node
     }
 
@@ -30,7 +37,7 @@ impl Node {
         self.dir.path().join("data")
     }
 
-    fn words<'a>(&self, words: &[&'a str]) -> Vec<std::borrow::Cow<'a, str>> {
+    pub fn words<'a>(&self, words: &[&'a str]) -> Vec<std::borrow::Cow<'a, str>> {
         let mut all = vec!["room".into()];
         all.extend(words.iter().map(|w| (*w).into()));
         all.extend(["--data".into(), self.data().to_str().unwrap().to_owned().into()]);
@@ -52,7 +59,7 @@ impl Node {
         text(&output.stderr)
     }
 
-    fn login(&self, synapse: &Synapse, account: &Account) {
+    pub fn login(&self, synapse: &Synapse, account: &Account) {
         let file = self.file("password", &format!("{PASSWORD}\n"));
         let file = file.to_str().unwrap();
         let words =

@@ -246,6 +246,27 @@ fn names_of_private_indexes() {
     assert_eq!(house.node.get(&stored.page()).status, 502);
 }
 
+/// Behind a private index: what the public one was once known to have is its own, any other name could be either's.
+#[test]
+fn names_that_could_be_of_a_private_index() {
+    let house = House::with(|config, _| {
+        let mut private = config.pypi[0].clone();
+        private.url = private.url.join("/corp/").unwrap();
+        (private.name, private.private) = ("corp".into(), true);
+        config.pypi.insert(0, private);
+    });
+    let (public, other) = (Project::new("demo", 10).publish(&house.upstream), Project::new("other", 10));
+    house.page(&public, 200, "MISS");
+    let more = entry("pkg:pypi/demo@2.0", "demo-2.0.zip", b"x");
+    Member::new("alice", 1).has([more, listed(&other)]).tells(&house.node);
+    for path in [public.page_path(), "/corp/demo/".into(), other.page_path(), "/corp/other/".into()] {
+        house.upstream.broken(&path, Fault::Says("500 Broken"));
+    }
+    house.pass(600);
+    house.page(&public, 200, "ROOM");
+    house.page(&other, 502, "NONE");
+}
+
 #[test]
 fn whose_word_counts() {
     let house = House::new();
@@ -339,6 +360,26 @@ fn members_who_contradict_each_other() {
     house.pass(600);
     house.page(&published, 200, "STALE");
     assert_eq!(house.node.get(&published.file()).body, published.bytes);
+}
+
+/// One who got a file from a neighbour knows less of it than one who saw its index.
+#[test]
+fn who_knows_more_says_more() {
+    let house = House::new();
+    let (project, full) = demo();
+    house.upstream.broken(&project.page_path(), Fault::Says("500 Broken"));
+    let mut wrong = full.clone();
+    wrong.facts.core_metadata = Some(Sha256::of(b"other metadata").digest());
+    Member::new("alice", 1).has([listed(&project)]).tells(&house.node);
+    assert_eq!(house.page(&project, 200, "ROOM").json()["files"][0]["yanked"], false);
+    Member::new("bob", 2).has([full]).tells(&house.node);
+    let file = &house.page(&project, 200, "ROOM").json()["files"][0];
+    assert_eq!((&file["yanked"], &file["requires-python"]), (&json!("too old"), &json!(">=3.6, <4")));
+    assert_eq!(file["core-metadata"]["sha256"], Sha256::of(b"metadata").hex());
+    // Metadata that they do not agree on is taken from the wheel.
+    Member::new("carol", 3).has([wrong]).tells(&house.node);
+    let file = &house.page(&project, 200, "ROOM").json()["files"][0];
+    assert_eq!((&file["core-metadata"], &file["yanked"]), (&json!(true), &json!("too old")));
 }
 
 /// Entries within the room's rules that are none of the project's business.

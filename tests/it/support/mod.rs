@@ -1,7 +1,6 @@
 //! What tests stand on: whole nodes, clients, a small upstream, projects to publish there.
 
 mod client;
-pub mod distant;
 mod index;
 pub mod liar;
 pub mod member;

@@ -129,7 +129,7 @@ impl Sync<'_> {
                 let number = |key: &str, part: &str| row[key][part].as_u64().unwrap_or_default();
                 for (sum, key) in [
                     (&mut self.sums.upstream, "fetched"),
-                    (&mut self.sums.members, "from_peers"),
+                    (&mut self.sums.peers, "from_peers"),
                     (&mut self.sums.here, "already_here"),
                 ] {
                     sum.files += number(key, "artifacts");
