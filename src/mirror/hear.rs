@@ -11,7 +11,7 @@ use futures_lite::future;
 use crate::base::PeerId;
 use crate::members::Heard;
 use crate::resolve::PageKey;
-use crate::room::{Connection, Content, Event, Kind, RoomError, RoomId, UserId};
+use crate::room::{Connection, Content, Event, Kind, RoomError, RoomId, StateEvent, UserId};
 use crate::wire::room::{Context, IndexNote, NODE_EVENT, NodeAdvert, SCOPE_EVENT};
 
 use super::{Inner, LOCK};
@@ -167,13 +167,16 @@ impl Inner {
                     news.joined.insert(room);
                     continue;
                 }
-                Event::State { room, event } => members.hear_state(
-                    room.as_str(),
-                    event.sender.as_str(),
-                    event.kind.as_str(),
-                    &event.state_key,
-                    event.content.as_str().as_bytes(),
-                ),
+                Event::State { room, event } => {
+                    self.guard_own_word(&room, &event, user);
+                    members.hear_state(
+                        room.as_str(),
+                        event.sender.as_str(),
+                        event.kind.as_str(),
+                        &event.state_key,
+                        event.content.as_str().as_bytes(),
+                    )
+                }
                 Event::Timeline { room, sender, kind, content } => members.hear_timeline(
                     room.as_str(),
                     sender.as_str(),
@@ -193,6 +196,17 @@ impl Inner {
             self.ring_all();
         }
         news
+    }
+
+    /// Somebody else has put something in the place of what this node says of itself: who comes later would not know of
+    /// it, so it is said again, as often as its pace allows.
+    fn guard_own_word(&self, room: &RoomId, event: &StateEvent, user: Option<&UserId>) {
+        let is_own = event.kind.as_str() == NODE_EVENT
+            && self.own_peer.is_some_and(|own| event.state_key == own.to_string());
+        if is_own && user.is_some_and(|user| *user != event.sender) {
+            self.told.lock().expect(LOCK).insert(room.to_string(), None);
+            self.own.ring();
+        }
     }
 
     fn rescope(&self) {

@@ -9,6 +9,8 @@ mod door;
 mod events;
 mod faults;
 mod federation;
+mod foreign;
+mod hostile;
 mod limits;
 mod mirror;
 mod node;

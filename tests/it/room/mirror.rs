@@ -42,7 +42,7 @@ const LOCKED: [&str; 3] = ["--require-hashes", "-r", "requirements.txt"];
 fn what_one_installed_the_others_install_without_the_index() {
     let Some(world) = World::start() else { return };
     let mut synapse = Synapse::start(Limits::Default);
-    let (index, house) = (world.index(), world.homeserver(&synapse));
+    let (mut index, house) = (world.index(), world.homeserver(&synapse));
     let small = index.publish("small", &[], 10_000);
     let app = index.publish("app", &["small"], 3 << 20);
     let late = index.publish("late", &[], 1 << 20);
@@ -67,7 +67,7 @@ fn what_one_installed_the_others_install_without_the_index() {
     for node in [&bob, &cy] {
         node.learns(&room, &on_ada, 3);
     }
-    index.unplug();
+    index.close();
 
     let page = bob.get(&small.page());
     assert_eq!((page.status, page.cache()), (200, "ROOM"), "{}", page.text());
@@ -95,6 +95,8 @@ fn what_one_installed_the_others_install_without_the_index() {
     assert_eq!((&shown["refused"], &shown["disputes"]), (&serde_json::json!([]), &serde_json::json!([])));
 
     synapse.kill();
+    // Gone altogether: nobody says any more that nothing listens there.
+    index.unplug();
     let installed = cy.pip(&["late"], "late");
     assert_eq!(installed["late/data"], ada.pip(&["late"], "again")["late/data"]);
     // What was known survives a start, whoever is there then.
