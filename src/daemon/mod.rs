@@ -85,8 +85,6 @@ pub struct Tuning {
     pub hidden: bool,
     /// Which addresses count as near.
     pub vicinity: Vicinity,
-    /// What rooms say is told by whoever started this: no homeserver is spoken with, which would know better.
-    pub told: bool,
 }
 
 /// A running node. Dropping it without [`Daemon::stop`] stops it hard.
@@ -291,9 +289,7 @@ impl Daemon {
         };
         let near = neighbours.as_ref().map(|n| (n.swarm().clone(), n.exchange().clone()));
         let mut rooms = Rooms::build(ground, config, &tuning, &flights, near, members)?;
-        if !tuning.told {
-            rooms.matrix = Matrix::start(config, &rooms, identity, &background)?;
-        }
+        rooms.matrix = Matrix::start(config, &rooms, identity, &background)?;
         if config.learned != config::Learned::default() {
             config::save_learned(&config.data, &config.learned).context("keep what was learned")?;
         }

@@ -1,4 +1,4 @@
-//! What is kept over restarts: in the names of the store, one for each room and each of its nodes.
+//! What is kept over restarts: names of the store, for each room and for each of its nodes.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,19 @@ use minicbor::{Decode, Encode};
 use crate::base::{PeerId, Sha256};
 use crate::catalogue::Root;
 use crate::rt::UnixMillis;
-use crate::store::{Store, StoreError};
+use crate::store::{RoomKey, Store, StoreError};
 use crate::wire::room::MOST_NODES;
 
-use super::room::{Node, Room};
-use super::{Members, Mode, Options, ROOMS, complain};
+use super::room::{Have, Node, Room};
+use super::{Mode, Options, ROOMS};
 
 const ROOM: &str = "room\0";
+/// This node's own catalogue in a room, and the number of its last event there.
+const OWN: &str = "room own\0";
+const SEQUENCE: &str = "room sequence\0";
+/// A node, and the catalogue of it that is here.
 const MEMBER: &str = "room member\0";
+const HAVE: &str = "room have\0";
 
 #[derive(Default, Encode, Decode)]
 #[cbor(map)]
@@ -25,10 +30,6 @@ struct RoomRecord {
     mode: u8,
     #[n(2)]
     scope: Vec<ScopePart>,
-    #[n(3)]
-    own: Option<RootRecord>,
-    #[n(4)]
-    own_sequence: u64,
 }
 
 #[derive(Encode, Decode)]
@@ -40,6 +41,7 @@ struct ScopePart {
     json: Vec<u8>,
 }
 
+/// A catalogue: this node's own, of the peer that it was then, or another's.
 #[derive(Encode, Decode)]
 #[cbor(map)]
 struct RootRecord {
@@ -47,6 +49,11 @@ struct RootRecord {
     hash: Vec<u8>,
     #[n(1)]
     entries: u64,
+    /// Milliseconds since the epoch.
+    #[n(2)]
+    at: u64,
+    #[cbor(n(3), with = "minicbor::bytes")]
+    peer: Vec<u8>,
 }
 
 #[derive(Encode, Decode)]
@@ -61,25 +68,42 @@ struct NodeRecord {
     #[n(3)]
     heard: u64,
     #[n(4)]
-    have: Option<RootRecord>,
+    withdrawn: bool,
 }
 
-impl RootRecord {
-    fn of(root: &Root) -> Self {
-        Self { hash: root.hash.0.to_vec(), entries: root.entries }
-    }
+/// A node as it was kept.
+pub(super) struct Kept {
+    pub(super) sender: String,
+    pub(super) present: bool,
+    pub(super) json: Vec<u8>,
+    pub(super) heard: UnixMillis,
+    pub(super) withdrawn: bool,
+}
 
+/// Something to be kept: a name and its value.
+pub(super) type Fact = (String, Vec<u8>);
+
+impl RootRecord {
     fn root(&self) -> Option<Root> {
         Some(Root { hash: Sha256(self.hash[..].try_into().ok()?), entries: self.entries })
     }
+
+    fn write(root: &Root, at: UnixMillis, peer: &PeerId) -> Vec<u8> {
+        let (hash, entries) = (root.hash.0.to_vec(), root.entries);
+        written(&Self { hash, entries, at: at.0, peer: peer.to_bytes() })
+    }
 }
 
-fn room_key(room: &str) -> String {
-    format!("{ROOM}{room}\0")
+fn written<T: Encode<()>>(record: &T) -> Vec<u8> {
+    minicbor::to_vec(record).expect("memory takes every byte")
 }
 
-fn node_key(room: &str, peer: &PeerId) -> String {
-    format!("{MEMBER}{room}\0{peer}")
+fn of_room(kind: &str, room: &str) -> String {
+    format!("{kind}{room}\0")
+}
+
+fn of_node(kind: &str, room: &str, peer: &PeerId) -> String {
+    format!("{kind}{room}\0{peer}")
 }
 
 /// The rooms that were kept. What cannot be read is left out: the homeserver says it again.
@@ -96,27 +120,67 @@ pub(super) fn load(store: &Store, options: &Options) -> Result<BTreeMap<String, 
             _ => Mode::Lazy,
         };
         room.restore_scope(record.scope.into_iter().map(|part| (part.key, part.json)).collect());
-        // With another key the catalogue was another node's.
-        room.own = record.own.and_then(|root| root.root()).filter(|_| options.own.is_some());
-        room.own_sequence = record.own_sequence;
-        for (_, value) in store.names(&format!("{MEMBER}{id}\0"), MOST_NODES)? {
+        room.own = load_own(store, id, options)?;
+        let sequence = store.name(&of_room(SEQUENCE, id))?;
+        room.own_sequence = sequence.and_then(|v| v[..].try_into().ok()).map_or(0, u64::from_be_bytes);
+        for (key, value) in store.names(&of_room(MEMBER, id), MOST_NODES)? {
             let Ok(node) = minicbor::decode::<NodeRecord>(&value) else { continue };
-            let have = node.have.and_then(|root| root.root());
-            room.restore_node(&node.sender, node.present, &node.json, UnixMillis(node.heard), have);
+            let have = store.name(&key.replacen(MEMBER, HAVE, 1))?;
+            let have = have.and_then(|value| {
+                let record: RootRecord = minicbor::decode(&value).ok()?;
+                Some(Have { root: record.root()?, at: UnixMillis(record.at) })
+            });
+            let NodeRecord { sender, present, json, heard, withdrawn } = node;
+            let kept = Kept { sender, present, json, heard: UnixMillis(heard), withdrawn };
+            room.restore_node(kept, have, options);
         }
         rooms.insert(id.to_owned(), room);
     }
     Ok(rooms)
 }
 
-/// Forgets all of a room.
-pub(super) fn forget(store: &Store, room: &str) -> Result<(), StoreError> {
-    store.forget_names(&format!("{MEMBER}{room}\0"))?;
-    store.forget_names(&room_key(room)).map(drop)
+/// This node's own catalogue. That of the peer it was before its key changed is taken back.
+fn load_own(store: &Store, room: &str, options: &Options) -> Result<Option<Root>, StoreError> {
+    let Some(own) = options.own else { return Ok(None) };
+    let Some(value) = store.name(&of_room(OWN, room))? else { return Ok(None) };
+    let record = minicbor::decode::<RootRecord>(&value).ok();
+    let whose = record.as_ref().and_then(|record| PeerId::from_bytes(&record.peer).ok());
+    match (record, whose) {
+        (Some(record), Some(peer)) if peer == own => Ok(record.root()),
+        (_, whose) => {
+            let key = RoomKey::of(room);
+            store.retain_listings(|l| l.room != key || Some(l.peer) != whose)?;
+            store.forget_names(&of_room(OWN, room))?;
+            Ok(None)
+        }
+    }
 }
 
-/// A room as it is written.
-pub(super) fn room(room: &Room) -> (String, Vec<u8>) {
+/// Forgets all of a room.
+pub(super) fn forget(store: &Store, room: &str) -> Result<(), StoreError> {
+    for kind in [MEMBER, HAVE, OWN, SEQUENCE, ROOM] {
+        store.forget_names(&of_room(kind, room))?;
+    }
+    Ok(())
+}
+
+/// Forgets a node.
+pub(super) fn forget_node(store: &Store, room: &str, peer: &PeerId) -> Result<(), StoreError> {
+    store.forget_names(&of_node(MEMBER, room, peer))?;
+    forget_have(store, room, peer)
+}
+
+/// Forgets which catalogue of a node is here.
+pub(super) fn forget_have(store: &Store, room: &str, peer: &PeerId) -> Result<(), StoreError> {
+    store.forget_names(&of_node(HAVE, room, peer)).map(drop)
+}
+
+/// Forgets this node's own catalogue.
+pub(super) fn forget_own(store: &Store, room: &str) -> Result<(), StoreError> {
+    store.forget_names(&of_room(OWN, room)).map(drop)
+}
+
+pub(super) fn room(room: &Room) -> Fact {
     let parts = room.scope_parts.iter();
     let record = RoomRecord {
         name: room.name.clone(),
@@ -126,38 +190,29 @@ pub(super) fn room(room: &Room) -> (String, Vec<u8>) {
             Mode::Follow => 2,
         },
         scope: parts.map(|(key, json)| ScopePart { key: key.clone(), json: json.clone() }).collect(),
-        own: room.own.as_ref().map(RootRecord::of),
-        own_sequence: room.own_sequence,
     };
-    (room_key(&room.id), minicbor::to_vec(record).expect("memory takes every byte"))
+    (of_room(ROOM, &room.id), written(&record))
 }
 
-/// A node as it is written.
-pub(super) fn node(room: &Room, peer: &PeerId, node: &Node) -> (String, Vec<u8>) {
+pub(super) fn sequence(room: &Room) -> Fact {
+    (of_room(SEQUENCE, &room.id), room.own_sequence.to_be_bytes().to_vec())
+}
+
+pub(super) fn own(room: &str, root: &Root, peer: &PeerId) -> Fact {
+    (of_room(OWN, room), RootRecord::write(root, UnixMillis(0), peer))
+}
+
+pub(super) fn have(room: &str, peer: &PeerId, have: &Have) -> Fact {
+    (of_node(HAVE, room, peer), RootRecord::write(&have.root, have.at, peer))
+}
+
+pub(super) fn node(room: &Room, peer: &PeerId, node: &Node) -> Fact {
     let record = NodeRecord {
         sender: node.sender.clone(),
         present: room.is_user(&node.sender),
         json: node.json.clone(),
         heard: node.heard.0,
-        have: node.have.as_ref().map(RootRecord::of),
+        withdrawn: node.withdrawn,
     };
-    (node_key(&room.id, peer), minicbor::to_vec(record).expect("memory takes every byte"))
-}
-
-impl Members {
-    pub(super) fn keep_room(&self, room_: &Room) {
-        let (key, value) = room(room_);
-        complain(self.inner.store.note(&key, &value));
-    }
-
-    /// Keeps a node, or forgets one that is no longer there.
-    pub(super) fn keep_node(&self, room: &Room, peer: &PeerId) {
-        match room.nodes.get(peer) {
-            Some(known) => {
-                let (key, value) = node(room, peer, known);
-                complain(self.inner.store.note(&key, &value));
-            }
-            None => complain(self.inner.store.forget_names(&node_key(&room.id, peer))),
-        }
-    }
+    (of_node(MEMBER, &room.id, peer), written(&record))
 }

@@ -25,7 +25,7 @@ use std::time::Duration;
 use crate::base::{Multiaddr, PackageUrl, PeerId, Sha256};
 use crate::catalogue::{CatalogueError, Root};
 use crate::rt::Clock;
-use crate::store::{RoomKey, Store, StoreError};
+use crate::store::{Listing, RoomKey, Store, StoreError};
 use crate::wire::room::{Allow, IndexNote};
 
 pub use names::{Dispute, Known, Teller};
@@ -44,6 +44,9 @@ pub const MOST_PULLED_TOGETHER: u64 = 8 << 20;
 
 /// Rooms that are kept: as many as the rooms' client looks at.
 pub const ROOMS: usize = 64;
+
+/// Nodes that are told of as having one file: more than it is taken from.
+pub const HOLDERS: usize = 64;
 
 /// How a room is used by this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,6 +114,9 @@ struct Inner {
     options: Options,
     rooms: Mutex<BTreeMap<String, Room>>,
     disputes: Mutex<Vec<(String, Dispute)>>,
+    /// Held by whoever writes something down, from before it changes what is in memory: so both change in one order. The
+    /// lock on the rooms is never held over work on the disk, for tasks that must not wait take it.
+    order: Mutex<()>,
     writers: Arc<Writers>,
 }
 
@@ -140,33 +146,40 @@ impl Members {
             options,
             rooms: Mutex::new(rooms),
             disputes: Mutex::default(),
+            order: Mutex::default(),
             writers: Arc::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// This node's account is in a room.
+    /// This node's account is in a room, and an operator wants it to be looked after.
     pub fn joined(&self, room: &str, name: Option<&str>) {
-        let mut rooms = self.lock();
-        if rooms.len() >= ROOMS && !rooms.contains_key(room) {
-            return log::warn!("{room}: more than {ROOMS} rooms are not looked after");
-        }
-        let known = rooms.entry(room.to_owned()).or_insert_with(|| Room::new(room));
-        if name.is_some() {
-            known.name = name.map(str::to_owned);
-        }
-        self.keep_room(known);
+        let _order = self.order();
+        let fact = {
+            let mut rooms = self.lock();
+            if rooms.len() >= ROOMS && !rooms.contains_key(room) {
+                return log::warn!("{room}: more than {ROOMS} rooms are not looked after");
+            }
+            let new = !rooms.contains_key(room);
+            let known = rooms.entry(room.to_owned()).or_insert_with(|| Room::new(room));
+            let same = !new && (name.is_none() || known.name.as_deref() == name);
+            if name.is_some() {
+                known.name = name.map(str::to_owned);
+            }
+            (!same).then(|| keep::room(known))
+        };
+        self.keep(fact);
     }
 
     /// It is no longer: everything of the room is forgotten.
     pub fn left(&self, room: &str) {
-        if self.lock().remove(room).is_none() {
-            return;
+        {
+            let _order = self.order();
+            if self.lock().remove(room).is_none() {
+                return;
+            }
+            complain(keep::forget(&self.inner.store, room));
         }
-        let key = RoomKey::of(room);
-        let forgotten = keep::forget(&self.inner.store, room)
-            .and_then(|()| self.inner.store.retain_listings(|listing| listing.room != key));
-        complain(forgotten);
         self.sweep();
     }
 
@@ -177,32 +190,61 @@ impl Members {
 
     /// A user has come to a room, or is there no more.
     pub fn member(&self, room: &str, user: &str, joined: bool) {
-        let mut rooms = self.lock();
-        let Some(room) = rooms.get_mut(room) else { return };
-        for peer in room.member(user, joined) {
-            self.keep_node(room, &peer);
-        }
+        self.users_changed(room, |room| room.member(user, joined));
     }
 
     /// Who is in a room, all of them.
     pub fn set_members(&self, room: &str, users: Vec<String>) {
-        let mut rooms = self.lock();
-        let Some(room) = rooms.get_mut(room) else { return };
-        for peer in room.set_members(users) {
-            self.keep_node(room, &peer);
-        }
+        self.users_changed(room, |room| room.set_members(users));
+    }
+
+    fn users_changed(&self, room: &str, change: impl FnOnce(&mut Room) -> Vec<PeerId>) {
+        let _order = self.order();
+        let facts: Vec<_> = {
+            let mut rooms = self.lock();
+            let Some(room) = rooms.get_mut(room) else { return };
+            let changed = change(room);
+            let nodes = changed.iter().filter_map(|peer| Some(keep::node(room, peer, room.nodes.get(peer)?)));
+            nodes.collect()
+        };
+        self.keep(facts);
     }
 
     /// A state event of a room is now so.
     pub fn hear_state(&self, room: &str, sender: &str, kind: &str, key: &str, json: &[u8]) -> Heard {
-        let mut rooms = self.lock();
-        let Some(room) = rooms.get_mut(room) else { return Heard::Nothing };
-        let now = self.inner.options.clock.now();
-        let heard = room.state(sender, kind, key, json, self.inner.options.own, now);
-        match &heard {
-            Heard::Scope => self.keep_room(room),
-            Heard::Node(peer) => self.keep_node(room, peer),
-            _ => {}
+        let (heard, taken_back) = {
+            let _order = self.order();
+            let (heard, facts, dropped, taken_back) = {
+                let mut rooms = self.lock();
+                let Some(room) = rooms.get_mut(room) else { return Heard::Nothing };
+                let options = &self.inner.options;
+                let heard = room.state(sender, kind, key, json, options, options.clock.now());
+                let dropped = std::mem::take(&mut room.dropped);
+                let (mut facts, mut taken_back) = (Vec::new(), None);
+                match &heard {
+                    Heard::Scope => facts.push(keep::room(room)),
+                    Heard::Node(peer) => {
+                        if let Some(node) = room.nodes.get(peer) {
+                            facts.push(keep::node(room, peer, node));
+                            facts.extend(node.have.map(|have| keep::have(&room.id, peer, &have)));
+                            taken_back = node.have.filter(|_| node.goal.is_none()).map(|have| (*peer, have));
+                        }
+                    }
+                    _ => {}
+                }
+                (heard, facts, dropped, taken_back)
+            };
+            self.keep(facts);
+            let store = &self.inner.store;
+            dropped.iter().for_each(|peer| complain(keep::forget_node(store, room, peer)));
+            (heard, taken_back)
+        };
+        if let Some((peer, have)) = taken_back {
+            // It has no catalogue any more, so it lists nothing.
+            let none = self.has(room, &peer, Some(have.root), &empty(), have.at);
+            if let Err(e) = none {
+                log::error!("{room}: what {peer} took back is still listed: {e}");
+            }
         }
         heard
     }
@@ -211,8 +253,10 @@ impl Members {
     pub fn hear_timeline(&self, room: &str, sender: &str, kind: &str, json: &[u8]) -> Heard {
         let heard = {
             let mut rooms = self.lock();
+            let waiting: usize = rooms.values().map(Room::waiting).sum();
             let Some(room) = rooms.get_mut(room) else { return Heard::Nothing };
-            room.timeline(sender, kind, json, self.inner.options.own, self.inner.options.clock.now())
+            let (own, now) = (self.inner.options.own, self.inner.options.clock.now());
+            room.timeline(sender, kind, json, own, now, room::PENDING.saturating_sub(waiting))
         };
         if let Heard::Packages(peer) = &heard {
             // With what is known already the new catalogue may be made right here: then nothing need be fetched.
@@ -230,10 +274,14 @@ impl Members {
 
     /// Uses a room so from now on; `false` when this node is not in it.
     pub fn set_mode(&self, room: &str, mode: Mode) -> bool {
-        let mut rooms = self.lock();
-        let Some(room) = rooms.get_mut(room) else { return false };
-        room.mode = mode;
-        self.keep_room(room);
+        let _order = self.order();
+        let fact = {
+            let mut rooms = self.lock();
+            let Some(room) = rooms.get_mut(room) else { return false };
+            room.mode = mode;
+            keep::room(room)
+        };
+        self.keep([fact]);
         true
     }
 
@@ -250,20 +298,21 @@ impl Members {
     /// Nodes of the present members of a room, with the catalogue of each that is here.
     pub fn catalogues(&self, room: &str) -> Vec<(PeerId, Option<Root>)> {
         let rooms = self.lock();
-        let nodes =
-            rooms.get(room).map(|room| room.present().map(|(peer, node)| (*peer, node.have)).collect());
+        let nodes = rooms
+            .get(room)
+            .map(|room| room.present().map(|(peer, node)| (*peer, node.have_root())).collect());
         nodes.unwrap_or_default()
     }
 
-    /// Nodes of present members, with the addresses that may be dialled.
+    /// Nodes of present members, with the addresses that may be dialled. Touches no disk.
     pub fn addresses(&self) -> Vec<(PeerId, Vec<Multiaddr>)> {
         let rooms = self.lock();
         let mut found: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
         for (peer, node) in rooms.values().flat_map(Room::present) {
             let addresses = found.entry(*peer).or_default();
-            for address in node.advert.dialable(self.inner.options.allow).0 {
-                if !addresses.contains(&address) {
-                    addresses.push(address);
+            for address in &node.addresses {
+                if !addresses.contains(address) {
+                    addresses.push(address.clone());
                 }
             }
         }
@@ -275,40 +324,48 @@ impl Members {
         self.lock().values().any(|room| room.is_present(peer))
     }
 
-    /// Nodes of present members that list a file.
+    /// Nodes of present members that list a file, [`HOLDERS`] at most. Blocks.
     pub fn holders(&self, sha256: &Sha256) -> Vec<PeerId> {
-        let listings = self.listings(sha256);
+        let listings = self.inner.store.listings(sha256).unwrap_or_else(|e| {
+            log::error!("looking for who lists {sha256}: {e}");
+            Vec::new()
+        });
         if listings.is_empty() {
             return Vec::new();
         }
         let rooms = self.lock();
-        let mut peers: Vec<_> = listings
-            .into_iter()
-            .filter(|listing| rooms.values().any(|r| r.key == listing.room && r.is_present(&listing.peer)))
-            .map(|listing| listing.peer)
-            .collect();
+        let there = |l: &Listing| rooms.values().any(|r| r.key == l.room && r.is_present(&l.peer));
+        let mut peers: Vec<_> = listings.into_iter().filter(there).map(|listing| listing.peer).collect();
         peers.sort_unstable();
         peers.dedup();
+        peers.truncate(HOLDERS);
         peers
     }
 
-    /// Whether this node lists a file in a room that a peer is in.
+    /// Whether this node lists a file in a room that a peer is in. Blocks.
     pub fn may_have(&self, peer: &PeerId, sha256: &Sha256) -> bool {
-        if !self.is_member(peer) {
-            return false;
-        }
-        let own = self.inner.options.own;
-        let listings = self.listings(sha256);
-        let mut ours = listings.iter().filter(|listing| Some(listing.peer) == own);
-        let rooms = self.lock();
-        ours.any(|listing| rooms.values().any(|room| room.key == listing.room && room.is_present(peer)))
+        let Some(own) = self.inner.options.own else { return false };
+        let rooms: Vec<RoomKey> = {
+            let rooms = self.lock();
+            rooms.values().filter(|room| room.is_present(peer)).map(|room| room.key).collect()
+        };
+        let store = &self.inner.store;
+        rooms.into_iter().any(|room| {
+            store.is_listed(&Listing { sha256: *sha256, room, peer: own }).unwrap_or_else(|e| {
+                log::error!("looking whether {sha256} is listed: {e}");
+                false
+            })
+        })
     }
 
-    fn listings(&self, sha256: &Sha256) -> Vec<crate::store::Listing> {
-        self.inner.store.listings(sha256).unwrap_or_else(|e| {
-            log::error!("looking for who lists {sha256}: {e}");
-            Vec::new()
-        })
+    fn order(&self) -> MutexGuard<'_, ()> {
+        self.inner.order.lock().expect("nothing panics under this lock")
+    }
+
+    fn keep(&self, facts: impl IntoIterator<Item = keep::Fact>) {
+        for (name, value) in facts {
+            complain(self.inner.store.note(&name, &value));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Room>> {

@@ -1,10 +1,10 @@
 //! Which files a package has, by the members of rooms: for when its upstream is gone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{PackageUrl, PeerId};
+use crate::base::{Digest, PackageUrl, PeerId};
 use crate::catalogue::{self, Budget, Entry, Facts, Root};
 use crate::rt::UnixMillis;
 use crate::wire::room::Scope;
@@ -13,8 +13,11 @@ use super::own::Blocks;
 use super::room::Node;
 use super::{Members, MembersError, Mode};
 
-/// Entries of one package that are read, of all members together: the largest index pages have 15,000 files.
-const MOST_ENTRIES: u64 = 1 << 18;
+/// Entries of one package that are read of one member: the largest index pages have 15,000 files.
+const MOST_OF_ONE: u64 = 1 << 14;
+
+/// The same of all members together: a request takes a second at most.
+const MOST_ENTRIES: u64 = 1 << 16;
 
 /// Disagreements that are remembered for people.
 const DISPUTES: usize = 64;
@@ -68,20 +71,43 @@ impl std::fmt::Display for Dispute {
     }
 }
 
-/// What members say of one file, who agree on its bytes: one may know more of it than another, whose index had no page.
-/// Metadata that they do not agree on counts for nothing: it is in the file.
-fn together<'e>(said: impl Iterator<Item = &'e Entry> + Clone) -> Entry {
-    let mut entry = said.clone().next().expect("somebody says it").clone();
-    let first = |fact: fn(&Facts) -> &Option<String>| said.clone().find_map(|e| fact(&e.facts).clone());
-    let metadata: BTreeSet<_> = said.clone().filter_map(|e| e.facts.core_metadata).collect();
+/// What members say of one file, put together. `None` when one of them is wrong about it: of other bytes, without a
+/// digest that all state, or of another kind.
+///
+/// One may know more of it than another, whose index had no page; a fact that two state differently counts for nothing.
+fn together(said: &[(usize, Entry)]) -> Option<Entry> {
+    let (_, first) = said.first()?;
+    let mut entry = first.clone();
+    if said.iter().any(|(_, other)| first.contradicts(other)) {
+        return None;
+    }
+    entry.digests.retain(|digest| said.iter().all(|(_, other)| other.digests.contains(digest)));
+    if entry.digests.is_empty() {
+        return None;
+    }
+    let stated = |fact: fn(&Facts) -> &Option<String>| {
+        said.iter().filter_map(|(_, entry)| fact(&entry.facts).clone()).collect::<BTreeSet<_>>()
+    };
+    let agreed = |fact| Some(stated(fact)).filter(|all| all.len() == 1).and_then(|mut all| all.pop_first());
+    if stated(|facts| &facts.media_type).len() > 1 {
+        return None;
+    }
+    let metadata: BTreeSet<_> = said.iter().filter_map(|(_, entry)| entry.facts.core_metadata).collect();
     entry.facts = Facts {
         core_metadata: metadata.first().copied().filter(|_| metadata.len() == 1),
-        media_type: first(|facts| &facts.media_type),
-        requires_python: first(|facts| &facts.requires_python),
-        upload_time: first(|facts| &facts.upload_time),
-        yanked: first(|facts| &facts.yanked),
+        media_type: agreed(|facts| &facts.media_type),
+        requires_python: agreed(|facts| &facts.requires_python),
+        upload_time: agreed(|facts| &facts.upload_time),
+        yanked: agreed(|facts| &facts.yanked),
     };
-    entry
+    entry.first_seen = said.iter().filter_map(|(_, entry)| entry.first_seen).min();
+    Some(entry)
+}
+
+/// Whether an entry belies itself: a file of an image that is named by another digest than it has.
+fn belies_itself(entry: &Entry) -> bool {
+    let named = entry.file.parse::<Digest>().ok().filter(|_| entry.purl.kind() == "oci");
+    named.is_some_and(|digest| !entry.digests.contains(&digest))
 }
 
 /// A member's catalogue that may be believed.
@@ -106,33 +132,49 @@ impl Members {
         let package = package.package();
         let mut sources = self.sources(|mode| mode != Mode::Off);
         sources.retain(|source| source.scope.touches(&package));
-        let mut budget = Budget { blocks: MOST_ENTRIES, bytes: MOST_ENTRIES * 1024, entries: MOST_ENTRIES };
+        let mut left = MOST_ENTRIES;
         let mut files: BTreeMap<(PackageUrl, String), Vec<(usize, Entry)>> = BTreeMap::new();
         let blocks = Blocks::of(&self.inner.store);
         for (number, source) in sources.iter().enumerate() {
-            let entries = catalogue::of_package(&source.root, &package, &|cid| blocks.get(cid), &mut budget);
-            for entry in blocks.judge(entries)?.into_iter().filter(|entry| source.scope.has(&entry.purl)) {
-                files.entry((entry.purl.clone(), entry.file.clone())).or_default().push((number, entry));
+            let entries = left.min(MOST_OF_ONE);
+            let mut budget = Budget { blocks: entries + 64, bytes: entries * 1024 + (1 << 20), entries };
+            let found = catalogue::of_package(&source.root, &package, &|cid| blocks.get(cid), &mut budget);
+            let found = match blocks.judge(found) {
+                Ok(found) => found,
+                Err(MembersError::Catalogue(e)) => {
+                    // It silences nobody but itself.
+                    log::warn!("{package}: what {} says is passed over: {e}", source.teller);
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            left = left.saturating_sub(found.len() as u64);
+            let mut in_scope: HashMap<PackageUrl, bool> = HashMap::new();
+            for entry in found {
+                let has = in_scope.entry(entry.purl.clone()).or_insert_with(|| source.scope.has(&entry.purl));
+                if *has && !belies_itself(&entry) {
+                    files.entry((entry.purl.clone(), entry.file.clone())).or_default().push((number, entry));
+                }
             }
         }
         let (mut known, mut told) = (Known::default(), BTreeSet::new());
         for ((purl, file), said) in files {
-            let disputed =
-                said.iter().any(|(_, entry)| said.iter().any(|(_, other)| entry.contradicts(other)));
-            if disputed {
+            let Some(entry) = together(&said) else {
                 let teller = |(number, entry): &(usize, Entry)| {
                     let digests: Vec<_> = entry.digests.iter().map(ToString::to_string).collect();
-                    (sources[*number].teller.clone(), format!("{} bytes, {}", entry.size, digests.join(", ")))
+                    let (size, kind) = (entry.size, entry.facts.media_type.as_deref().unwrap_or_default());
+                    let what = format!("{size} bytes, {} {kind}", digests.join(", "));
+                    (sources[*number].teller.clone(), what.trim_end().to_owned())
                 };
                 let tellers = said.iter().map(teller).collect();
                 known.disputed.push(Dispute { purl, file, tellers });
                 continue;
-            }
+            };
             for (number, _) in &said {
                 known.age = known.age.max(sources[*number].age);
                 told.insert(&sources[*number].teller);
             }
-            known.entries.push(together(said.iter().map(|(_, entry)| entry)));
+            known.entries.push(entry);
         }
         known.tellers = told.into_iter().cloned().collect();
         self.remember(&package, &known.disputed);
@@ -146,8 +188,12 @@ impl Members {
         let mut found = Vec::new();
         for room in rooms.values().filter(|room| counts(room.mode)) {
             for (peer, node) in room.present() {
-                let age = node.age(now);
-                let Some(root) = node.have.filter(|_| age <= max_age) else { continue };
+                let Some(have) = node.have else { continue };
+                // Of the catalogue that is here: that its node has said something newer makes this one no younger.
+                let (age, root) = (now.since(have.at), have.root);
+                if age > max_age {
+                    continue;
+                }
                 let name = node.advert.name.clone();
                 let teller = Teller { user: node.sender.clone(), peer: *peer, name };
                 found.push(Source { teller, root, scope: room.scope.clone(), age });

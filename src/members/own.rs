@@ -7,13 +7,14 @@ use bytes::Bytes;
 
 use crate::base::{Cid, PeerId, Sha256, sha256_of_cid};
 use crate::catalogue::{self, Budget, CatalogueError, Change, Difference, Entry, Root};
+use crate::rt::UnixMillis;
 use crate::store::{Listing, RoomKey, Store, StoreError};
 
-use super::room::Room;
-use super::{Members, MembersError, empty, keep};
+use super::room::{Have, Node, Room};
+use super::{Members, MembersError, keep};
 
-/// Entries that may change at once in one batch of the index. More is listed anew, piece by piece.
-const LISTED_AT_ONCE: u64 = if cfg!(test) { 1000 } else { 100_000 };
+/// Listings that are written in one batch of the index: 10 MB of them. More is listed anew, piece by piece.
+const LISTED_AT_ONCE: usize = if cfg!(test) { 1000 } else { 100_000 };
 
 /// Blocks of a store, and what is being made on top of them.
 pub(super) struct Blocks<'a> {
@@ -82,7 +83,7 @@ impl Members {
     }
 
     /// Changes this node's catalogue in a room, and lists what is in it. Whoever calls it has held the changes against
-    /// the scope. Blocks.
+    /// the scope. Where the catalogue turns out to be damaged it is forgotten, and has to be made anew. Blocks.
     pub fn publish(&self, room: &str, changes: Vec<Change>) -> Result<Root, MembersError> {
         let own = self.inner.options.own.ok_or(MembersError::NoSwarm)?;
         let _writing = self.inner.writers.begin();
@@ -90,12 +91,20 @@ impl Members {
             let rooms = self.lock();
             rooms.get(room).ok_or_else(|| MembersError::NoRoom(room.to_owned()))?.own
         };
-        let root = self.changed(before, changes)?;
-        let set = |room: &mut Room| {
-            room.own = Some(root);
-            Some(keep::room(room))
+        let blocks = Blocks::of(&self.inner.store);
+        let root = match self.changed(&blocks, before, changes) {
+            Ok(root) => root,
+            Err(e) => {
+                if matches!(e, MembersError::Catalogue(_)) && before.is_some() {
+                    let _order = self.order();
+                    self.unset(room, &own, Whose::Own);
+                    super::complain(keep::forget_own(&self.inner.store, room));
+                }
+                return Err(e);
+            }
         };
-        self.list(room, own, before, &root, set)?;
+        blocks.flush()?;
+        self.list(room, own, before, &root, Whose::Own)?;
         Ok(root)
     }
 
@@ -103,55 +112,71 @@ impl Members {
     /// count. Blocks.
     pub fn next_sequence(&self, room: &str) -> u64 {
         let now = self.inner.options.clock.now().0;
-        let mut rooms = self.lock();
-        let Some(room) = rooms.get_mut(room) else { return now };
-        room.own_sequence = now.max(room.own_sequence + 1);
-        self.keep_room(room);
-        room.own_sequence
+        let _order = self.order();
+        let (number, fact) = {
+            let mut rooms = self.lock();
+            let Some(room) = rooms.get_mut(room) else { return now };
+            room.own_sequence = now.max(room.own_sequence + 1);
+            (room.own_sequence, keep::sequence(room))
+        };
+        self.keep([fact]);
+        number
     }
 
     /// Makes a node's newest catalogue of the one that is here and of what it told of changes, if that is all. Blocks.
     pub(super) fn catch_up(&self, room: &str, peer: &PeerId) -> Result<(), MembersError> {
         let _writing = self.inner.writers.begin();
-        let (have, root, changes) = {
+        let (have, root, at, changes) = {
             let rooms = self.lock();
             let node = rooms.get(room).and_then(|room| room.nodes.get(peer));
-            let Some((node, (root, changes))) = node.and_then(|n| Some((n, n.pending.as_ref()?))) else {
+            let found = node.and_then(|n| Some((n, n.goal?, n.pending.as_ref()?)));
+            let Some((node, goal, (root, changes))) = found.filter(|(_, goal, (root, _))| goal.root == *root)
+            else {
                 return Err(MembersError::Overtaken);
             };
-            (node.have, *root, changes.clone())
+            (node.have_root(), *root, goal.at, changes.clone())
         };
-        // Of another base it makes another root: then the rest is fetched.
-        let made = self.changed(have, changes)?;
-        if made != root {
+        // Of an announcement in several events all but the last lead to fewer.
+        let before = have.map_or(0, |root| root.entries);
+        let put = changes.iter().filter(|change| matches!(change, Change::Put(_))).count() as u64;
+        let removed = changes.len() as u64 - put;
+        if root.entries > before + put || root.entries + removed < before {
             return Err(MembersError::Overtaken);
         }
-        self.has(room, peer, have, &root)
+        // Only what is what was signed is written: of anything else there may be as much as somebody likes.
+        let blocks = Blocks::of(&self.inner.store);
+        if self.changed(&blocks, have, changes)? != root {
+            let mut rooms = self.lock();
+            if let Some(node) = rooms.get_mut(room).and_then(|room| room.nodes.get_mut(peer)) {
+                node.misses += 1;
+            }
+            return Err(MembersError::Overtaken);
+        }
+        blocks.flush()?;
+        self.has(room, peer, have, &root, at)
     }
 
-    /// A node's catalogue is here, all of it.
+    /// A node's catalogue is here, all of it, as its node said at that time.
     pub(super) fn has(
         &self,
         room: &str,
         peer: &PeerId,
         before: Option<Root>,
         root: &Root,
+        at: UnixMillis,
     ) -> Result<(), MembersError> {
-        let set = |room: &mut Room| {
-            let node = room.nodes.get_mut(peer)?;
-            node.have = Some(*root);
-            node.pending = node.pending.take().filter(|(pending, _)| pending != root);
-            node.trouble = None;
-            let node = room.nodes.get(peer)?;
-            Some(keep::node(room, peer, node))
-        };
-        self.list(room, *peer, before, root, set)
+        self.list(room, *peer, before, root, Whose::Member(at))
     }
 
-    fn changed(&self, before: Option<Root>, changes: Vec<Change>) -> Result<Root, MembersError> {
-        let blocks = Blocks::of(&self.inner.store);
+    /// A catalogue after its changes; its blocks are not written yet.
+    fn changed(
+        &self,
+        blocks: &Blocks<'_>,
+        before: Option<Root>,
+        changes: Vec<Change>,
+    ) -> Result<Root, MembersError> {
         let mut sink = |cid: Cid, block| blocks.put(&cid, block);
-        let root = match before {
+        Ok(match before {
             Some(before) => {
                 blocks.judge(catalogue::update(&before, changes, &|cid| blocks.get(cid), &mut sink))?.root
             }
@@ -167,78 +192,135 @@ impl Members {
                 }
                 catalogue::build(entries.into_values(), &mut sink)?
             }
-        };
-        blocks.flush()?;
-        Ok(root)
+        })
     }
 
-    /// Lists what a catalogue has and the one before had not; with it the room is changed, in memory and on disk.
+    /// Lists what a catalogue has and the one before had not; with that it is the one that is here, on disk and then in
+    /// memory. Errors with [`MembersError::Overtaken`] when another one is here than `before`.
     fn list(
         &self,
         room: &str,
         peer: PeerId,
         before: Option<Root>,
         root: &Root,
-        set: impl FnOnce(&mut Room) -> Option<(String, Vec<u8>)>,
+        whose: Whose,
     ) -> Result<(), MembersError> {
         let store = &self.inner.store;
+        let _order = self.order();
+        if self.lock().get(room).map(|room| whose.of(room, &peer)) != Some(Some(before)) {
+            return Err(MembersError::Overtaken);
+        }
         let key = RoomKey::of(room);
-        let old = before.unwrap_or_else(empty);
         let listing = |sha256| Listing { sha256, room: key, peer };
-        let mut changes: HashMap<Listing, i64> = HashMap::new();
-        let mut count = |entry: &Entry, by: i64| {
-            for sha256 in files_of(entry) {
-                *changes.entry(listing(sha256)).or_default() += by;
-            }
+        let fact = match whose {
+            Whose::Own => keep::own(room, root, &peer),
+            Whose::Member(at) => keep::have(room, &peer, &Have { root: *root, at }),
         };
-        let piecemeal = old.entries + root.entries > LISTED_AT_ONCE && before.is_none();
-        if piecemeal {
-            // What a walk that was cut off left.
-            store.retain_listings(|l| l.room != key || l.peer != peer)?;
-            let mut failure = None;
-            let mut some: HashMap<Listing, i64> = HashMap::new();
-            self.walk(root, &mut |entry| {
-                files_of(&entry).for_each(|sha256| *some.entry(listing(sha256)).or_default() += 1);
-                if some.len() >= LISTED_AT_ONCE as usize / 8 {
-                    failure = store.list_files(std::mem::take(&mut some), None).err().or(failure.take());
+        let fact = (fact.0.as_str(), fact.1.as_slice());
+        let changes = match before {
+            Some(before) => self.difference(&before, root, listing)?,
+            None => None,
+        };
+        match changes {
+            Some(changes) => store.list_files(changes, Some(fact))?,
+            None => {
+                // Piece by piece, from nothing: what was listed of it before is no longer known, or too much. Until
+                // all is, no catalogue is here.
+                self.unset(room, &peer, whose);
+                match whose {
+                    Whose::Own => keep::forget_own(store, room)?,
+                    Whose::Member(_) => keep::forget_have(store, room, &peer)?,
                 }
-            })?;
-            store.list_files(some, None)?;
-            if let Some(e) = failure {
-                return Err(e.into());
-            }
-        } else {
-            let blocks = Blocks::of(store);
-            if before.is_none() {
-                // An empty one stands nowhere.
-                let mut sink = |cid: Cid, block| blocks.put(&cid, block);
-                catalogue::build(std::iter::empty::<Entry>(), &mut sink)?;
-            }
-            let mut budget = Budget::for_entries(old.entries + root.entries);
-            let mut visit = |difference| match difference {
-                Difference::Added(entry) => count(&entry, 1),
-                Difference::Removed(entry) => count(&entry, -1),
-                Difference::Changed { before, after } => {
-                    count(&before, -1);
-                    count(&after, 1);
+                store.retain_listings(|l| l.room != key || l.peer != peer)?;
+                let (mut some, mut failure) = (HashMap::<Listing, i64>::new(), None);
+                self.walk(root, &mut |entry| {
+                    files_of(&entry).for_each(|sha256| *some.entry(listing(sha256)).or_default() += 1);
+                    if some.len() >= LISTED_AT_ONCE && failure.is_none() {
+                        failure = store.list_files(std::mem::take(&mut some), None).err();
+                    }
+                })?;
+                if let Some(e) = failure {
+                    return Err(e.into());
                 }
-            };
-            blocks.judge(catalogue::diff(&old, root, &|cid| blocks.get(cid), &mut budget, &mut visit))?;
+                store.list_files(some, Some(fact))?;
+            }
         }
         let mut rooms = self.lock();
-        let fact = rooms.get_mut(room).and_then(set);
-        let Some((name, value)) = fact else { return Err(MembersError::NoRoom(room.to_owned())) };
-        Ok(store.list_files(changes, Some((&name, &value)))?)
+        match (rooms.get_mut(room), whose) {
+            (Some(room), Whose::Own) => room.own = Some(*root),
+            (Some(room), Whose::Member(at)) => {
+                if let Some(node) = room.nodes.get_mut(&peer) {
+                    node.have = Some(Have { root: *root, at });
+                    node.pending = node.pending.take().filter(|(pending, _)| pending != root);
+                    (node.misses, node.trouble) = (0, None);
+                }
+            }
+            (None, _) => {}
+        }
+        Ok(())
     }
 
-    /// Forgets blocks that no catalogue names, unless one is being made or is on its way. Blocks, a second for a million entries.
+    /// What is listed otherwise in two catalogues; `None` when that is too much for one batch, or the old one is not
+    /// whole.
+    fn difference(
+        &self,
+        old: &Root,
+        new: &Root,
+        listing: impl Fn(crate::base::Sha256) -> Listing,
+    ) -> Result<Option<HashMap<Listing, i64>>, MembersError> {
+        let blocks = Blocks::of(&self.inner.store);
+        // An empty one stands nowhere.
+        let mut sink = |cid: Cid, block| blocks.put(&cid, block);
+        catalogue::build(std::iter::empty::<Entry>(), &mut sink)?;
+        let mut changes: HashMap<Listing, i64> = HashMap::new();
+        let mut too_much = false;
+        let mut count = |entry: &Entry, by: i64| {
+            too_much |= changes.len() >= LISTED_AT_ONCE;
+            if !too_much {
+                files_of(entry).for_each(|sha256| *changes.entry(listing(sha256)).or_default() += by);
+            }
+        };
+        let mut visit = |difference| match difference {
+            Difference::Added(entry) => count(&entry, 1),
+            Difference::Removed(entry) => count(&entry, -1),
+            Difference::Changed { before, after } => {
+                count(&before, -1);
+                count(&after, 1);
+            }
+        };
+        let mut budget = Budget::for_entries(old.entries + new.entries);
+        let outcome = catalogue::diff(old, new, &|cid| blocks.get(cid), &mut budget, &mut visit);
+        match blocks.judge(outcome) {
+            Ok(()) => Ok((!too_much).then_some(changes)),
+            Err(MembersError::Catalogue(CatalogueError::Absent(_))) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// No catalogue is here, as far as memory knows.
+    fn unset(&self, room: &str, peer: &PeerId, whose: Whose) {
+        let mut rooms = self.lock();
+        let Some(room) = rooms.get_mut(room) else { return };
+        match whose {
+            Whose::Own => room.own = None,
+            Whose::Member(_) => {
+                if let Some(node) = room.nodes.get_mut(peer) {
+                    node.have = None;
+                }
+            }
+        }
+    }
+
+    /// Forgets blocks that no catalogue names, and listings of nodes that are not known, unless somebody is writing some.
+    /// Blocks, seconds for a million entries.
     pub fn sweep(&self) {
         let Some(_sweeping) = self.inner.writers.sweep() else { return };
-        let roots: Vec<Root> = {
-            let rooms = self.lock();
-            let theirs = rooms.values().flat_map(|room| room.nodes.values().filter_map(|node| node.have));
-            theirs.chain(rooms.values().filter_map(|room| room.own)).collect()
-        };
+        let (mut roots, mut whose) = (Vec::new(), HashSet::new());
+        for room in self.lock().values() {
+            roots.extend(room.nodes.values().filter_map(Node::have_root).chain(room.own));
+            whose.extend(room.nodes.keys().map(|peer| (room.key, *peer)));
+            whose.extend(self.inner.options.own.map(|own| (room.key, own)));
+        }
         let kept = RefCell::new(HashSet::new());
         let blocks = Blocks::of(&self.inner.store);
         for root in roots {
@@ -248,12 +330,31 @@ impl Members {
             };
             let mut budget = Budget::for_entries(root.entries);
             if let Err(e) = catalogue::walk(&root, &source, &mut budget, &mut |_| {}) {
-                log::error!("a catalogue that should be here is not whole, nothing is swept: {e}");
-                return;
+                // It is made or fetched anew when it changes next; what is here of it does no harm until then.
+                log::error!("a catalogue that should be here is not whole: {e}");
             }
         }
         let kept = kept.into_inner();
         super::complain(self.inner.store.retain_catalogue_blocks(|hash| kept.contains(hash)));
+        super::complain(self.inner.store.retain_listings(|l| whose.contains(&(l.room, l.peer))));
+    }
+}
+
+/// Whose catalogue.
+#[derive(Clone, Copy)]
+enum Whose {
+    Own,
+    /// A member's, which said at that time that it is its.
+    Member(UnixMillis),
+}
+
+impl Whose {
+    /// The one that is here; `None` when there is no such node.
+    fn of(self, room: &Room, peer: &PeerId) -> Option<Option<Root>> {
+        match self {
+            Self::Own => Some(room.own),
+            Self::Member(_) => room.nodes.get(peer).map(Node::have_root),
+        }
     }
 }
 

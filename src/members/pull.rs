@@ -1,5 +1,7 @@
 //! Another node's catalogue on its way here.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 
 use crate::base::{Cid, PeerId};
@@ -35,29 +37,44 @@ pub struct Pulling {
 }
 
 impl Members {
-    /// Catalogues of present members that are not here. Those that are too large are noted as such.
+    /// Catalogues of present members that are not here, the smallest first, and those that could not be had last. Those
+    /// that are too large are noted as such: alone, with the other nodes of the same user, or with all that is here.
     pub fn wanted(&self) -> Vec<Wanted> {
         let mut rooms = self.lock();
-        let have = rooms.values().flat_map(|room| room.nodes.values().filter_map(|node| node.have));
-        let mut together: u64 = have.map(|root| root.entries).sum();
+        let mut together = 0;
+        let mut of_user: HashMap<String, u64> = HashMap::new();
+        for node in rooms.values().flat_map(|room| room.nodes.values()) {
+            let entries = node.have_root().map_or(0, |root| root.entries);
+            together += entries;
+            *of_user.entry(node.sender.clone()).or_default() += entries;
+        }
         let mut found = Vec::new();
-        for room in rooms.values_mut() {
-            let present: Vec<PeerId> = room.present().map(|(peer, _)| *peer).collect();
-            for peer in present {
-                let Some(node) = room.nodes.get_mut(&peer) else { continue };
-                let Some((_, root)) = node.goal.filter(|(_, root)| node.have != Some(*root)) else {
-                    continue;
-                };
-                let more = root.entries.saturating_sub(node.have.map_or(0, |root| root.entries));
-                if root.entries > MOST_PULLED || together + more > MOST_PULLED_TOGETHER {
-                    node.trouble = Some(MembersError::TooLarge(root.entries).to_string());
-                    continue;
+        for room in rooms.values() {
+            for (peer, node) in room.present() {
+                let have = node.have_root();
+                if let Some(root) = node.goal_root().filter(|root| have != Some(*root)) {
+                    let wanted = Wanted { room: room.id.clone(), peer: *peer, root, have };
+                    found.push((node.trouble.is_some(), node.sender.clone(), wanted));
                 }
-                together += more;
-                found.push(Wanted { room: room.id.clone(), peer, root, have: node.have });
             }
         }
-        found
+        found.sort_by_key(|(failed, _, wanted)| (*failed, wanted.root.entries));
+        let mut taken = Vec::new();
+        for (_, user, wanted) in found {
+            let before = wanted.have.map_or(0, |root| root.entries);
+            let (entries, more) = (wanted.root.entries, wanted.root.entries.saturating_sub(before));
+            let theirs = of_user.entry(user).or_default();
+            if *theirs + more > MOST_PULLED || together + more > MOST_PULLED_TOGETHER {
+                let node = rooms.get_mut(&wanted.room).and_then(|room| room.nodes.get_mut(&wanted.peer));
+                if let Some(node) = node {
+                    node.trouble = Some(MembersError::TooLarge(entries).to_string());
+                }
+                continue;
+            }
+            (*theirs, together) = (*theirs + more, together + more);
+            taken.push(wanted);
+        }
+        taken
     }
 
     /// Begins to fetch one. Blocks while blocks are swept.
@@ -76,7 +93,7 @@ impl Members {
     pub fn failed(&self, wanted: &Wanted, why: &str) {
         let mut rooms = self.lock();
         let node = rooms.get_mut(&wanted.room).and_then(|room| room.nodes.get_mut(&wanted.peer));
-        if let Some(node) = node.filter(|node| node.goal.is_some_and(|(_, root)| root == wanted.root)) {
+        if let Some(node) = node.filter(|node| node.goal_root() == Some(wanted.root)) {
             node.trouble = Some(why.chars().take(300).collect());
         }
     }
@@ -127,11 +144,13 @@ impl Pulling {
         }
         self.flush()?;
         let Wanted { room, peer, root, have } = &self.wanted;
-        let now = self.members.lock().get(room).and_then(|room| room.nodes.get(peer)).map(|node| node.have);
-        match now {
-            Some(now) if now == *have => self.members.has(room, peer, *have, root),
-            _ => Err(MembersError::Overtaken),
-        }
+        let at = {
+            let rooms = self.members.lock();
+            let goal = rooms.get(room).and_then(|room| room.nodes.get(peer)).and_then(|node| node.goal);
+            // One that it no longer names is a step on the way to the one that it names now.
+            goal.map(|goal| goal.at)
+        };
+        self.members.has(room, peer, *have, root, at.ok_or(MembersError::Overtaken)?)
     }
 
     fn flush(&mut self) -> Result<(), MembersError> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use crate::base::PeerId;
+use crate::base::{Multiaddr, PeerId};
 use crate::catalogue::{Change, Root};
 use crate::rt::UnixMillis;
 use crate::store::RoomKey;
@@ -12,8 +12,9 @@ use crate::wire::room::{
     SCOPE_EVENT, Scope, Seen, Verdict,
 };
 
+use super::keep::Kept;
 use super::view::Refused;
-use super::{Heard, Mode};
+use super::{Heard, Mode, Options};
 
 /// Refusals that are remembered for people, a room.
 const REFUSALS: usize = 64;
@@ -24,9 +25,17 @@ const SCOPE_PARTS: usize = 256;
 /// Longest state key of a scope event that is looked at, in bytes.
 const KEY_BYTES: usize = 255;
 
-/// Changes of one node that wait until a catalogue can be made of them: some events. Beyond it the catalogue is
-/// fetched.
-const PENDING: usize = 8192;
+/// Changes of all nodes together that wait until a catalogue can be made of them: some events, 20 MB as entries usually
+/// are and 64 MB at worst. Beyond it catalogues are fetched.
+pub(super) const PENDING: usize = 16_384;
+
+/// Nodes of one user that are looked at: a team that shares an account, or the machines of a build farm. Nobody takes the
+/// places of all others.
+const NODES_A_USER: usize = 64;
+
+/// Times that what a node told of changes leads elsewhere than it says, before its catalogues are always fetched.
+/// Announcements in several events do so until the last one is here.
+const MISSES: u32 = 8;
 
 /// A room that this node's account is in.
 #[derive(Debug)]
@@ -44,8 +53,10 @@ pub(super) struct Room {
     /// This node's own catalogue, and the number of its last event.
     pub(super) own: Option<Root>,
     pub(super) own_sequence: u64,
-    /// Pages that were told of, and what was told of them last.
+    /// When each node told of pages last, by its own clock.
     marks: HashMap<PeerId, u64>,
+    /// Nodes that had to make room for others, and are still on disk.
+    pub(super) dropped: Vec<PeerId>,
 }
 
 /// A node of a member, by its last word.
@@ -58,14 +69,49 @@ pub(super) struct Node {
     pub(super) json: Vec<u8>,
     /// When it came here first.
     pub(super) heard: UnixMillis,
-    /// The newest catalogue that it signed, with the number of the event.
-    pub(super) goal: Option<(u64, Root)>,
+    /// Its sender took it back. It is remembered, so that nobody shows it again.
+    pub(super) withdrawn: bool,
+    /// Its addresses that are dialled, and those that are not, with the reason.
+    pub(super) addresses: Vec<Multiaddr>,
+    pub(super) refused_addresses: Vec<(String, String)>,
+    /// The newest catalogue that it signed.
+    pub(super) goal: Option<Goal>,
     /// The catalogue that is here, all of it.
-    pub(super) have: Option<Root>,
+    pub(super) have: Option<Have>,
     /// Changes that lead to a catalogue, in the order told.
     pub(super) pending: Option<(Root, Vec<Change>)>,
+    /// Times that they did not.
+    pub(super) misses: u32,
     /// Why its catalogue is not here.
     pub(super) trouble: Option<String>,
+}
+
+/// A catalogue that a node signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Goal {
+    /// The number of the event.
+    pub(super) sequence: u64,
+    pub(super) root: Root,
+    /// When it said so: by its own clock, unless that is ahead of ours.
+    pub(super) at: UnixMillis,
+}
+
+/// A catalogue that is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Have {
+    pub(super) root: Root,
+    /// When its node said last that this is it.
+    pub(super) at: UnixMillis,
+}
+
+impl Node {
+    pub(super) fn have_root(&self) -> Option<Root> {
+        self.have.map(|have| have.root)
+    }
+
+    pub(super) fn goal_root(&self) -> Option<Root> {
+        self.goal.map(|goal| goal.root)
+    }
 }
 
 impl Room {
@@ -84,16 +130,21 @@ impl Room {
             own: None,
             own_sequence: 0,
             marks: HashMap::new(),
+            dropped: Vec::new(),
         }
     }
 
     /// Nodes of users who are in the room: state outlives membership.
     pub(super) fn present(&self) -> impl Iterator<Item = (&PeerId, &Node)> {
-        self.nodes.iter().filter(|(_, node)| self.users.contains(&node.sender))
+        self.nodes.iter().filter(|(_, node)| self.counts(node))
     }
 
     pub(super) fn is_present(&self, peer: &PeerId) -> bool {
-        self.nodes.get(peer).is_some_and(|node| self.users.contains(&node.sender))
+        self.nodes.get(peer).is_some_and(|node| self.counts(node))
+    }
+
+    fn counts(&self, node: &Node) -> bool {
+        !node.withdrawn && self.users.contains(&node.sender)
     }
 
     pub(super) fn is_user(&self, user: &str) -> bool {
@@ -124,12 +175,12 @@ impl Room {
         kind: &str,
         key: &str,
         json: &[u8],
-        own: Option<PeerId>,
+        options: &Options,
         now: UnixMillis,
     ) -> Heard {
         let outcome = match kind {
             SCOPE_EVENT => self.scope_part(key, json),
-            NODE_EVENT => self.node(sender, key, json, own, now),
+            NODE_EVENT => self.node(sender, key, json, options, now),
             _ => return Heard::Nothing,
         };
         outcome.unwrap_or_else(|why| self.refuse(sender, kind, why, now))
@@ -185,7 +236,7 @@ impl Room {
         sender: &str,
         key: &str,
         json: &[u8],
-        own: Option<PeerId>,
+        options: &Options,
         now: UnixMillis,
     ) -> Result<Heard, String> {
         let context = Context { room: &self.id, sender };
@@ -194,25 +245,45 @@ impl Room {
             Err(RoomError::Withdrawn) => return Ok(self.withdrawn(sender, key)),
             Err(e) => return Err(e.to_string()),
         };
-        if Some(advert.peer) == own {
+        let (peer, sequence) = (advert.peer, advert.sequence);
+        if Some(peer) == options.own {
             // Said by this node before it lost its count, or by another one with its key.
-            self.own_sequence = self.own_sequence.max(advert.sequence);
+            self.own_sequence = self.own_sequence.max(sequence);
             return Ok(Heard::Nothing);
         }
+        let others = self.nodes.iter().filter(|(other, node)| **other != peer && node.sender == sender);
+        if others.count() >= NODES_A_USER {
+            return Err(format!("{sender} has more than {NODES_A_USER} nodes in the room"));
+        }
+        if !self.nodes.contains_key(&peer) {
+            self.make_room();
+        }
+        let context = Context { room: &self.id, sender };
         match self.seen.judge(&advert, &context).map_err(|e| e.to_string())? {
             Verdict::Same => return Ok(Heard::Nothing),
             Verdict::News => {}
         }
-        let before = self.nodes.remove(&advert.peer);
-        let (sequence, peer) = (advert.sequence, advert.peer);
-        let told = before.as_ref().and_then(|b| b.goal).filter(|(number, _)| *number >= sequence);
-        let goal = told.or(advert.catalogue.map(|root| (sequence, root)));
+        let before = self.nodes.remove(&peer);
+        let at = UnixMillis(advert.time_ms.min(now.0));
+        let told = before.as_ref().and_then(|b| b.goal).filter(|goal| goal.sequence >= sequence);
+        let goal = told.or(advert.catalogue.map(|root| Goal { sequence, root, at }));
+        let have =
+            before.as_ref().and_then(|b| b.have).map(|have| match advert.catalogue == Some(have.root) {
+                true => Have { at: have.at.max(at), ..have },
+                false => have,
+            });
+        let (addresses, refused) = advert.dialable(options.allow);
+        let refused = refused.into_iter().map(|(address, why)| (address.to_owned(), why.to_string()));
         let node = Node {
             sender: sender.to_owned(),
             json: json.to_vec(),
             heard: now,
+            withdrawn: false,
+            addresses,
+            refused_addresses: refused.collect(),
             goal,
-            have: before.as_ref().and_then(|b| b.have),
+            have,
+            misses: before.as_ref().map_or(0, |b| b.misses),
             pending: before.and_then(|b| b.pending),
             trouble: None,
             advert,
@@ -221,39 +292,46 @@ impl Room {
         Ok(Heard::Node(peer))
     }
 
+    /// Forgets a node that does not count, where no further one would be remembered: the one heard of longest ago.
+    fn make_room(&mut self) {
+        if !self.seen.is_full() {
+            return;
+        }
+        let idle = self.nodes.iter().filter(|(_, node)| !self.counts(node));
+        let Some(peer) = idle.min_by_key(|(_, node)| node.heard).map(|(peer, _)| *peer) else { return };
+        self.nodes.remove(&peer);
+        self.seen.forget(&peer);
+        self.marks.remove(&peer);
+        self.dropped.push(peer);
+    }
+
     /// Takes up a node that was kept: it is verified like any other, and what is here of it is taken on trust in our
     /// own disk.
-    pub(super) fn restore_node(
-        &mut self,
-        sender: &str,
-        present: bool,
-        json: &[u8],
-        heard: UnixMillis,
-        have: Option<Root>,
-    ) {
-        let Ok(key) = peer_of(json) else { return };
-        let Ok(Heard::Node(peer)) = self.node(sender, &key, json, None, heard) else { return };
+    pub(super) fn restore_node(&mut self, kept: Kept, have: Option<Have>, options: &Options) {
+        let Ok(key) = peer_of(&kept.json) else { return };
+        let heard = self.node(&kept.sender, &key, &kept.json, options, kept.heard);
+        let Ok(Heard::Node(peer)) = heard else { return };
         if let Some(node) = self.nodes.get_mut(&peer) {
-            node.have = have;
+            (node.have, node.withdrawn) = (have, kept.withdrawn);
         }
-        if present {
-            self.users.insert(sender.to_owned());
+        if kept.present {
+            self.users.insert(kept.sender);
         }
     }
 
     /// Only who said it takes it back: anybody with the power to set state can overwrite anybody's event.
     fn withdrawn(&mut self, sender: &str, key: &str) -> Heard {
-        let Ok(peer) = key.parse::<PeerId>() else { return Heard::Nothing };
-        match self.nodes.get(&peer) {
-            Some(node) if node.sender == sender => {
-                self.nodes.remove(&peer);
+        let node = key.parse::<PeerId>().ok().and_then(|peer| Some((peer, self.nodes.get_mut(&peer)?)));
+        match node {
+            Some((peer, node)) if node.sender == sender && !node.withdrawn => {
+                node.withdrawn = true;
                 Heard::Node(peer)
             }
             _ => Heard::Nothing,
         }
     }
 
-    /// Somebody said something.
+    /// Somebody said something. So many changes more may wait.
     pub(super) fn timeline(
         &mut self,
         sender: &str,
@@ -261,22 +339,30 @@ impl Room {
         json: &[u8],
         own: Option<PeerId>,
         now: UnixMillis,
+        may_wait: usize,
     ) -> Heard {
         if !matches!(kind, PACKAGES_EVENT | INDEX_EVENT) {
             return Heard::Nothing;
         }
         let outcome = match self.is_user(sender) {
             false => Err("its sender is not in the room".into()),
-            true if kind == PACKAGES_EVENT => self.packages(sender, json, own),
+            true if kind == PACKAGES_EVENT => self.packages(sender, json, own, now, may_wait),
             true => self.index(sender, json, own),
         };
         outcome.unwrap_or_else(|why| self.refuse(sender, kind, why, now))
     }
 
-    fn packages(&mut self, sender: &str, json: &[u8], own: Option<PeerId>) -> Result<Heard, String> {
+    fn packages(
+        &mut self,
+        sender: &str,
+        json: &[u8],
+        own: Option<PeerId>,
+        now: UnixMillis,
+        may_wait: usize,
+    ) -> Result<Heard, String> {
         let context = Context { room: &self.id, sender };
         let packages = Packages::read(json, &context).map_err(|e| e.to_string())?;
-        let peer = packages.peer;
+        let (peer, sequence, root) = (packages.peer, packages.sequence, packages.root);
         if Some(peer) == own {
             return Ok(Heard::Nothing);
         }
@@ -285,25 +371,36 @@ impl Room {
             return Ok(Heard::Nothing);
         };
         match node.goal {
-            Some((number, _)) if number > packages.sequence => return Ok(Heard::Nothing),
-            Some((number, root)) if number == packages.sequence && root != packages.root => {
-                return Err(format!("the peer {peer} said two different things as number {number}"));
+            Some(goal) if goal.sequence > sequence => return Ok(Heard::Nothing),
+            Some(goal) if goal.sequence == sequence && goal.root != root => {
+                return Err(format!("the peer {peer} said two different things as number {sequence}"));
             }
+            // Nothing older than its last state event, which may have taken a catalogue back.
+            None if node.advert.sequence >= sequence => return Ok(Heard::Nothing),
             _ => {}
         }
-        if node.have == Some(packages.root) {
+        if node.have_root() == Some(root) {
             return Ok(Heard::Nothing);
         }
-        let (root, mut changes) = match node.pending.take() {
-            Some((root, changes)) if root == packages.root => (root, changes),
-            _ => (packages.root, Vec::new()),
+        let before = node.pending.take();
+        let freed = before.as_ref().map_or(0, |(_, changes)| changes.len());
+        let mut changes = match before {
+            Some((of, changes)) if of == root => changes,
+            _ => Vec::new(),
         };
         changes.extend(packages.added.into_iter().map(Change::put));
         changes.extend(packages.removed.into_iter().map(|(purl, file)| Change::Remove { purl, file }));
-        node.goal = Some((packages.sequence, root));
+        node.goal = Some(Goal { sequence, root, at: now });
         node.trouble = None;
-        node.pending = (changes.len() <= PENDING).then_some((root, changes));
+        let may = node.misses < MISSES && changes.len() <= may_wait + freed;
+        node.pending = may.then_some((root, changes));
         Ok(Heard::Packages(peer))
+    }
+
+    /// Changes that wait.
+    pub(super) fn waiting(&self) -> usize {
+        let waiting = self.nodes.values().filter_map(|node| node.pending.as_ref());
+        waiting.map(|(_, changes)| changes.len()).sum()
     }
 
     fn index(&mut self, sender: &str, json: &[u8], own: Option<PeerId>) -> Result<Heard, String> {

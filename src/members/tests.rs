@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 
 use super::*;
-use crate::base::{PeerKey, dag_cbor_cid, raw_cid, sha256_of_cid};
+use crate::base::{PeerKey, dag_cbor_cid, dag_pb_cid, raw_cid, sha256_of_cid};
 use crate::catalogue::{Change, Entry, Facts};
 use crate::wire::room::{
     Context, NODE_EVENT, NodeAdvert, PACKAGES_EVENT, Packages, Pattern, SCOPE_EVENT, scope_parts,
@@ -68,17 +68,21 @@ impl Node {
         Context { room: ROOM, sender: self.user }
     }
 
-    fn advert(&mut self) -> String {
-        self.sequence += 1;
-        let advert = NodeAdvert {
+    fn said(&self, sequence: u64) -> NodeAdvert {
+        NodeAdvert {
             peer: self.peer(),
             addresses: vec!["/ip4/9.9.9.9/udp/4001/quic-v1".into(), "/ip4/127.0.0.1/udp/1/quic-v1".into()],
             name: "box".into(),
             agent: "dpm/0".into(),
             catalogue: self.members.own(ROOM),
-            sequence: self.sequence,
+            sequence,
             time_ms: self.clock.load(Ordering::Relaxed),
-        };
+        }
+    }
+
+    fn advert(&mut self) -> String {
+        self.sequence += 1;
+        let advert = self.said(self.sequence);
         advert
             .write(&self.context(), &key(&self.keys), |m| Some(self.keys.sign(m).as_ref().to_vec()))
             .unwrap()
@@ -118,6 +122,10 @@ impl Node {
         pulling.finish().unwrap();
         assert_eq!(self.members.wanted(), []);
         count
+    }
+
+    fn listed(&self, entry: &Entry) -> Vec<Listing> {
+        self.members.inner.store.listings(&sha(entry)).unwrap()
     }
 
     fn known(&self, package: &str) -> Known {
@@ -186,7 +194,7 @@ fn a_member_is_known_by_its_last_word_while_it_is_in_the_room() {
     assert_eq!(here.members.holders(&sha(&entry(1))), [bob.peer()]);
     assert_eq!(here.known("pkg:pypi/p1").entries, [entry(1)]);
     here.members.left(ROOM);
-    assert!(here.members.listings(&sha(&entry(1))).is_empty() && here.members.rooms().is_empty());
+    assert!(here.listed(&entry(1)).is_empty() && here.members.rooms().is_empty());
     assert!(here.again().members.rooms().is_empty());
 }
 
@@ -409,4 +417,116 @@ fn names_by_the_members_words() {
     assert_eq!(here.known("pkg:pypi/p5").entries.len(), 2);
     here.clock.fetch_add(MAX_AGE.as_millis() as u64 + 1, Ordering::Relaxed);
     assert!(here.known("pkg:pypi/p5").entries.is_empty());
+}
+
+#[test]
+fn nobody_outshouts_the_others() {
+    let (here, mut alice, mut bob) = (Node::new(1, ALICE), Node::new(2, ALICE), Node::new(3, BOB));
+    // The same size and no digest in common: nobody can say that it is the same file.
+    let sha512 = crate::base::Digest::new(crate::base::Algorithm::Sha512, &[7; 64]).unwrap();
+    let other = Entry { root: dag_pb_cid(Sha256([9; 32])), digests: vec![sha512], ..entry(5) };
+    // One more digest, which nobody else states: it is left out.
+    let more = Entry { digests: vec![entry(55).digests[0], sha512], ..entry(55) };
+    // A fact that is not the other's.
+    let python = |n, text: &str| {
+        let facts = Facts { requires_python: Some(text.into()), ..Facts::default() };
+        Entry { facts, ..entry(n) }
+    };
+    alice.adds(vec![entry(5), entry(55), python(105, ">=3.9"), python(155, ">=3.9")], vec![]);
+    bob.adds(vec![other, more, python(105, ">=99"), entry(155)], vec![]);
+    for of in [&mut alice, &mut bob] {
+        here.hears(of);
+        here.pulls(of);
+    }
+    let known = here.known("pkg:pypi/p5");
+    assert_eq!(known.disputed.iter().map(|d| d.file.as_str()).collect::<Vec<_>>(), [entry(5).file]);
+    assert_eq!(known.entries, [entry(105), python(155, ">=3.9"), entry(55)]);
+}
+
+#[test]
+fn a_user_has_so_many_nodes_and_the_gone_make_room() {
+    let here = Node::new(1, ALICE);
+    for n in 0..64 {
+        let mut node = Node::new(10 + n, BOB);
+        assert_eq!(here.hears(&mut node), Heard::Node(node.peer()), "{n}");
+    }
+    let mut further = Node::new(100, BOB);
+    assert_eq!(here.hears(&mut further), Heard::Refused);
+    assert!(here.members.rooms()[0].refused.last().unwrap().why.contains("more than 64 nodes"));
+    let mut other = Node::new(101, ALICE);
+    assert_eq!(here.hears(&mut other), Heard::Node(other.peer()));
+}
+
+#[test]
+fn what_a_node_takes_back_is_not_listed() {
+    let (here, mut bob) = (Node::new(1, ALICE), Node::new(2, BOB));
+    here.hears(&mut bob);
+    for _ in 0..2 {
+        let said = bob.adds((0..3).map(entry).collect(), vec![]);
+        here.hears_said(&bob, &said[0]);
+        assert_eq!(here.members.holders(&sha(&entry(1))), [bob.peer()]);
+        // Its event is withdrawn and comes again: what is listed is counted once.
+        let id = bob.peer().to_string();
+        assert_eq!(here.members.hear_state(ROOM, BOB, NODE_EVENT, &id, b"{}"), Heard::Node(bob.peer()));
+        assert!(here.members.holders(&sha(&entry(1))).is_empty());
+        assert_eq!(here.hears(&mut bob), Heard::Node(bob.peer()));
+        assert_eq!(here.members.wanted(), []);
+        assert_eq!(here.members.holders(&sha(&entry(1))), [bob.peer()]);
+        let said = bob.adds(vec![], vec![&entry(0), &entry(1), &entry(2)]);
+        here.hears_said(&bob, &said[0]);
+        assert!(here.listed(&entry(1)).is_empty());
+    }
+    // A replay after it was withdrawn, and after a restart: it is remembered.
+    let old = bob.advert();
+    let id = bob.peer().to_string();
+    here.members.hear_state(ROOM, BOB, NODE_EVENT, &id, old.as_bytes());
+    here.hears(&mut bob);
+    here.members.hear_state(ROOM, BOB, NODE_EVENT, &id, b"{}");
+    let here = here.again();
+    assert_eq!(here.members.hear_state(ROOM, BOB, NODE_EVENT, &id, old.as_bytes()), Heard::Refused);
+    // It says that it has no catalogue.
+    let said = bob.adds(vec![entry(4)], vec![]);
+    here.hears(&mut bob);
+    here.hears_said(&bob, &said[0]);
+    let none = NodeAdvert { catalogue: None, ..bob.said(bob.sequence + 1) };
+    bob.sequence += 1;
+    let text =
+        none.write(&bob.context(), &key(&bob.keys), |m| Some(bob.keys.sign(m).as_ref().to_vec())).unwrap();
+    here.members.hear_state(ROOM, BOB, NODE_EVENT, &id, text.as_bytes());
+    assert!(here.members.holders(&sha(&entry(4))).is_empty() && here.listed(&entry(4)).is_empty());
+}
+
+#[test]
+fn damage_is_mended() {
+    let (mut here, mut bob) = (Node::new(1, ALICE), Node::new(2, BOB));
+    here.hears(&mut bob);
+    bob.adds((0..100).map(entry).collect(), vec![]);
+    here.hears(&mut bob);
+    here.pulls(&bob);
+    here.adds((200..300).map(entry).collect(), vec![]);
+    // Every block is lost.
+    here.members.inner.store.retain_catalogue_blocks(|_| false).unwrap();
+    let lost = here.members.publish(ROOM, vec![Change::put(entry(500))]);
+    assert!(matches!(lost, Err(MembersError::Catalogue(CatalogueError::Absent(_)))), "{lost:?}");
+    assert_eq!(here.members.own(ROOM), None, "it is made anew");
+    here.adds((200..300).map(entry).collect(), vec![]);
+    assert!(here.members.may_have(&bob.peer(), &sha(&entry(250))));
+    let said = bob.adds(vec![entry(600)], vec![]);
+    here.hears_said(&bob, &said[0]);
+    assert!(here.pulls(&bob) > 1, "all of it is fetched");
+    assert_eq!(here.members.holders(&sha(&entry(600))), [bob.peer()]);
+    assert_eq!(here.listed(&entry(50)).len(), 1);
+}
+
+#[test]
+fn another_key_takes_back_what_was_listed_under_the_first() {
+    let (mut here, mut bob) = (Node::new(1, ALICE), Node::new(2, BOB));
+    here.hears(&mut bob);
+    here.adds(vec![entry(1)], vec![]);
+    let Node { clock, members, dir, .. } = here;
+    drop(members);
+    let other = Node::new(9, ALICE).peer();
+    let members = open(dir.path(), other, &clock);
+    assert!(members.own(ROOM).is_none() && !members.may_have(&bob.peer(), &sha(&entry(1))));
+    assert!(members.inner.store.listings(&sha(&entry(1))).unwrap().is_empty());
 }

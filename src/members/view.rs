@@ -85,7 +85,6 @@ impl Members {
                 .nodes
                 .iter()
                 .map(|(peer, node)| {
-                    let (addresses, refused) = node.advert.dialable(options.allow);
                     let age = node.age(now);
                     NodeView {
                         user: node.sender.clone(),
@@ -95,13 +94,10 @@ impl Members {
                         present: room.is_present(peer),
                         too_old: age > options.max_age,
                         age,
-                        addresses,
-                        refused_addresses: refused
-                            .into_iter()
-                            .map(|(address, why)| (address.to_owned(), why.to_string()))
-                            .collect(),
-                        newest: node.goal.map(|(_, root)| root),
-                        here: node.have,
+                        addresses: node.addresses.clone(),
+                        refused_addresses: node.refused_addresses.clone(),
+                        newest: node.goal_root(),
+                        here: node.have_root(),
                         trouble: node.trouble.clone(),
                     }
                 })
@@ -120,7 +116,7 @@ impl Members {
         let found = {
             let rooms = self.lock();
             let room = rooms.get(room).ok_or_else(|| MembersError::NoRoom(room.to_owned()))?;
-            room.nodes.get(peer).and_then(|node| node.have).map(|root| (root, room.scope.clone()))
+            room.nodes.get(peer).and_then(|node| node.have_root()).map(|root| (root, room.scope.clone()))
         };
         let Some((root, scope)) = found else { return Ok(()) };
         self.walk(&root, &mut |entry| {

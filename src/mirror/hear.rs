@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use async_channel::Receiver;
+use async_channel::{Receiver, Sender};
 use futures_lite::future;
 
 use crate::base::PeerId;
 use crate::members::Heard;
+use crate::resolve::PageKey;
 use crate::room::{Connection, Content, Event, Kind, RoomError, RoomId, StateEvent, UserId};
 use crate::wire::room::{Context, IndexNote, NODE_EVENT, NodeAdvert, SCOPE_EVENT};
 
@@ -27,26 +28,39 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// Hears until the client ends.
 pub(super) async fn run(inner: Arc<Inner>, heard: Receiver<Event>) {
     let mut online = None;
-    let mut retry = !survey(&inner, Account::Same).await;
+    let mut retry = again(survey(&inner, Account::Same).await);
     loop {
         let next = async { Woken::Event(heard.recv().await.ok()) };
         let rung = async {
             inner.rooms.heard().await;
             Woken::Survey(Account::Changed)
         };
-        let again = async {
-            if !retry {
-                future::pending::<()>().await;
+        let later = async {
+            match retry {
+                Some(at) => drop(async_io::Timer::at(at).await),
+                None => future::pending().await,
             }
-            async_io::Timer::after(AGAIN).await;
             Woken::Survey(Account::Same)
         };
-        // The events first: what is surveyed is as new as the last of them, or newer.
-        let first = match future::or(next, future::or(rung, again)).await {
+        let asked = async {
+            match inner.looks.1.recv().await {
+                Ok(look) => Woken::Look(look),
+                Err(_) => future::pending().await,
+            }
+        };
+        // All in one line, for what the client tells of a room is as new as the last event that was taken, or newer: who
+        // left in between is not taken for a member.
+        let first = match future::or(next, future::or(future::or(rung, asked), later)).await {
             Woken::Event(Some(event)) => event,
             Woken::Event(None) => return,
+            Woken::Look((room, done)) => {
+                retry = again(enter(&inner, &room).await).or(retry);
+                // Who asked may have gone.
+                let _ = done.send(()).await;
+                continue;
+            }
             Woken::Survey(account) => {
-                retry = !survey(&inner, account).await;
+                retry = again(survey(&inner, account).await);
                 continue;
             }
         };
@@ -61,12 +75,10 @@ pub(super) async fn run(inner: Arc<Inner>, heard: Receiver<Event>) {
         let came_back = events.iter().any(|e| matches!(e, Event::Connection(Connection::Online)));
         let news = take(&inner, events).await;
         if came_back && was_online != Some(true) {
-            retry = !survey(&inner, Account::Same).await;
+            retry = again(survey(&inner, Account::Same).await);
         }
-        for room in news.unknown {
-            if !enter(&inner, &room).await {
-                retry = true;
-            }
+        for room in news.joined {
+            retry = again(enter(&inner, &room).await).or(retry);
         }
         for note in news.notes {
             hint(&inner, note).await;
@@ -74,9 +86,33 @@ pub(super) async fn run(inner: Arc<Inner>, heard: Receiver<Event>) {
     }
 }
 
+/// When what did not come about is tried again.
+fn again(done: bool) -> Option<Instant> {
+    (!done).then(|| Instant::now() + AGAIN)
+}
+
 enum Woken {
     Event(Option<Event>),
     Survey(Account),
+    Look(Looking),
+}
+
+/// A room to be looked at, and where to say that it was.
+pub(super) type Looking = (RoomId, Sender<()>);
+
+/// Asks the loop to look at a room, and waits for that.
+pub(super) async fn look_at(inner: &Inner, room: &RoomId) {
+    let (done, looked) = async_channel::bounded(1);
+    let asking = async {
+        if inner.looks.0.send((room.clone(), done)).await.is_ok() {
+            // An error is the loop's end.
+            let _ = looked.recv().await;
+        }
+    };
+    future::or(asking, async {
+        async_io::Timer::after(TELL_TIME).await;
+    })
+    .await;
 }
 
 /// Whether somebody has logged in or out.
@@ -89,8 +125,8 @@ enum Account {
 /// What events had in them that is not done with.
 #[derive(Default)]
 struct News {
-    /// Rooms that are not known yet.
-    unknown: BTreeSet<RoomId>,
+    /// Rooms that this account is in now.
+    joined: BTreeSet<RoomId>,
     notes: Vec<IndexNote>,
 }
 
@@ -111,7 +147,7 @@ impl Inner {
             let heard = match event {
                 Event::Membership { room, user: who, joined } if Some(&who) == user => {
                     if joined {
-                        news.unknown.insert(room);
+                        news.joined.insert(room);
                     } else {
                         members.left(room.as_str());
                         known.remove(room.as_str());
@@ -128,7 +164,7 @@ impl Inner {
                 Event::State { room, .. } | Event::Timeline { room, .. }
                     if !known.contains(room.as_str()) =>
                 {
-                    news.unknown.insert(room);
+                    news.joined.insert(room);
                     continue;
                 }
                 Event::State { room, event } => {
@@ -224,7 +260,7 @@ async fn leave_but(inner: &Arc<Inner>, rooms: BTreeSet<String>) {
 
 /// Takes up all that is known of one room that an operator has joined with dpm. In others, where a homeserver or another
 /// program has put the account, nothing is told and nobody is believed. `false` when it has to be done again.
-pub(super) async fn enter(inner: &Arc<Inner>, room: &RoomId) -> bool {
+async fn enter(inner: &Arc<Inner>, room: &RoomId) -> bool {
     match in_time(enter_now(inner, room)).await {
         Ok(()) => true,
         // Left meanwhile: its event comes, or has come.
@@ -238,6 +274,9 @@ pub(super) async fn enter(inner: &Arc<Inner>, room: &RoomId) -> bool {
 
 async fn enter_now(inner: &Arc<Inner>, room: &RoomId) -> Result<(), RoomError> {
     let client = &inner.client;
+    if !inner.members.ids().iter().any(|id| id == room.as_str()) {
+        return Ok(());
+    }
     let listed = client.list().await?.into_iter().find(|listed| listed.room == *room && !listed.invited);
     let listed = listed.ok_or_else(|| RoomError::NotJoined(room.to_string()))?;
     let users = client.members(room).await?;
@@ -247,6 +286,7 @@ async fn enter_now(inner: &Arc<Inner>, room: &RoomId) -> Result<(), RoomError> {
     let take = move || {
         let members = &theirs.members;
         if !members.ids().contains(&id) {
+            // Left meanwhile.
             return;
         }
         members.joined(&id, listed.name.as_deref());
@@ -293,7 +333,7 @@ async fn in_time<T>(asking: impl Future<Output = Result<T, RoomError>>) -> Resul
 async fn hint(inner: &Arc<Inner>, note: IndexNote) {
     for (package, mark) in note.indexes {
         inner.notes.lock().expect(LOCK).heard(&package, &mark);
-        let Some(key) = super::notes::page_of(&package) else { continue };
+        let Some(key) = PageKey::of(&package) else { continue };
         match inner.look.resolve.hint(&key, &mark).await {
             Ok(outcome) => log::debug!("{} says that {key} changed: {outcome:?}", note.peer),
             Err(e) => log::debug!("{} says that {key} changed: {e}", note.peer),

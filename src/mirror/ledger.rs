@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use crate::base::{PeerId, Sha256};
 use crate::catalogue::{self, Change, Entry, Root};
 use crate::members::MembersError;
+use crate::resolve::images::Spot;
 
 use super::Inner;
 use super::look::{How, Tags};
@@ -23,7 +24,18 @@ impl Inner {
         if rooms.is_empty() || !self.options.gives {
             return Ok(Vec::new());
         }
-        let entries = self.look.entries(artifacts, how)?;
+        self.put_entries(rooms, &self.look.entries(artifacts, how)?)
+    }
+
+    /// The same of what the tags of a repository mean.
+    pub(super) fn put_tagged(&self, rooms: &[String], spot: &Spot) -> Result<Published, MembersError> {
+        if rooms.is_empty() || !self.options.gives {
+            return Ok(Vec::new());
+        }
+        self.put_entries(rooms, &self.look.tagged(spot)?)
+    }
+
+    fn put_entries(&self, rooms: &[String], entries: &[Entry]) -> Result<Published, MembersError> {
         let mut published = Vec::new();
         for room in rooms {
             let own = self.members.own(room);

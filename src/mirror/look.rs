@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::base::{Access, Cid, Digest, PackageUrl, ROOM, Sha256, sha256_of_cid};
 use crate::catalogue::{self, Entry};
 use crate::eco::oci::{
-    MANIFEST_BYTES, Manifest, Place, Repository, reference_digest, repository_of, repository_purl,
+    Kind, MANIFEST_BYTES, Manifest, Place, Repository, reference_digest, repository_of, repository_purl,
 };
 use crate::eco::pypi::{Project, ProjectName};
 use crate::members::Members;
@@ -17,6 +17,9 @@ use crate::resolve::images::{Images, Spot};
 use crate::store::{Description, Store, StoreError};
 
 use super::entry::{self, Listed, Piece};
+
+/// Pieces of one image that are looked at: an index of twenty platforms with a hundred layers each.
+const PIECES: usize = 4096;
 
 /// Parsed pages that are held at a time, beside each other: the files of a batch are in the order of their names.
 const PAGES: usize = 4;
@@ -52,8 +55,8 @@ impl Look {
         found.inspect_err(|e| log::error!("a catalogue's block: {e}")).ok().flatten()
     }
 
-    /// The entries of these artifacts. Those that are gone, are nobody's business, or of no ecosystem that is
-    /// catalogued have none.
+    /// The entries of these artifacts, as far as some room mirrors them. Those that are gone, are nobody's business, or
+    /// of no ecosystem that is catalogued have none.
     pub(super) fn entries(&self, artifacts: &[Sha256], how: How) -> Result<Vec<Entry>, StoreError> {
         let mut found = Vec::new();
         for sha256 in artifacts {
@@ -62,23 +65,51 @@ impl Look {
         // So the files of a project come together, and its page is read once.
         found.sort_by(|a, b| a.filename.cmp(&b.filename));
         let mut pages = Pages::default();
-        let mut tags = HashMap::new();
         let mut entries = Vec::new();
         for found in &found {
             if found.upstream == ROOM {
                 entries.extend(self.of_room(found)?);
             } else if self.resolve.access_of(&found.upstream) == Some(Access::Public) {
                 entries.extend(self.file(found, how, &mut pages)?);
-            } else if let Some(registry) = self.registry(&found.upstream) {
-                self.piece(found, registry, &mut tags, &mut entries)?;
+            } else if let Some(registry) = self.registry(&found.upstream)
+                && let Some(Piece { repository, digest, manifest }) = Piece::of(found)
+            {
+                let spot = Spot { registry, repository };
+                match manifest {
+                    true => entries.extend(self.image(&spot, &digest)?),
+                    false => entries.extend(
+                        self.purl_of(&spot).and_then(|purl| entry::of_piece(found, &purl, &digest, None)),
+                    ),
+                }
             }
         }
         Ok(entries)
     }
 
+    /// The entries of all that the tags of a repository mean, as far as it is here.
+    pub(super) fn tagged(&self, spot: &Spot) -> Result<Vec<Entry>, StoreError> {
+        if self.purl_of(spot).is_none() {
+            return Ok(Vec::new());
+        }
+        let digests: HashSet<Digest> =
+            self.images.stored_tags(spot)?.into_iter().map(|(_, digest)| digest).collect();
+        let mut entries = Vec::new();
+        for digest in digests {
+            entries.extend(self.image(spot, &digest)?);
+        }
+        Ok(entries)
+    }
+
+    fn is_mirrored(&self, purl: &PackageUrl) -> bool {
+        self.members.ids().iter().any(|room| self.members.in_scope(room, purl))
+    }
+
     /// A file from an index: of the project whose page lists it, else of the likeliest by its name.
     fn file(&self, found: &Description, how: How, pages: &mut Pages) -> Result<Option<Entry>, StoreError> {
-        let projects = entry::projects(&found.filename);
+        let mut projects = entry::projects(&found.filename);
+        projects.retain(|project| {
+            entry::of_file(found, project, Listed::Not).is_some_and(|bare| self.is_mirrored(&bare.purl))
+        });
         if how == How::Unless {
             for project in &projects {
                 let bare = entry::of_file(found, project, Listed::Not);
@@ -118,39 +149,54 @@ impl Look {
         registries.iter().position(|r| r.site.name == upstream && r.access() == Access::Public)
     }
 
-    /// A manifest with the tags that mean it, or a blob.
-    fn piece(
-        &self,
-        found: &Description,
-        registry: usize,
-        tags: &mut HashMap<Repository, Vec<(String, Digest)>>,
-        entries: &mut Vec<Entry>,
-    ) -> Result<(), StoreError> {
-        let Some(piece) = Piece::of(found) else { return Ok(()) };
-        let Some(host) = self.images.registries()[registry].hosts.first() else { return Ok(()) };
-        let Ok(purl) = repository_purl(host, &piece.repository) else { return Ok(()) };
-        let media_type = match piece.manifest {
-            true => match self.media_type(&found.sha256)? {
-                Some(media_type) => Some(media_type),
-                None => return Ok(()),
-            },
-            false => None,
-        };
-        let Some(entry) = entry::of_piece(found, &purl, &piece.digest, media_type) else { return Ok(()) };
-        if piece.manifest {
-            if !tags.contains_key(&piece.repository) {
-                let spot = Spot { registry, repository: piece.repository.clone() };
-                tags.insert(piece.repository.clone(), self.images.stored_tags(&spot)?);
-            }
-            let mean = tags[&piece.repository].iter().filter(|(_, digest)| entry.digests.contains(digest));
-            entries.extend(mean.filter_map(|(tag, _)| entry::of_tag(&entry, tag)));
-        }
-        entries.push(entry);
-        Ok(())
+    /// The package URL of a repository, if some room mirrors it.
+    fn purl_of(&self, spot: &Spot) -> Option<PackageUrl> {
+        let host = self.images.registry(spot).hosts.first()?;
+        let purl = repository_purl(host, &spot.repository).ok()?;
+        self.is_mirrored(&purl).then_some(purl)
     }
 
-    /// What a stored manifest says it is.
-    fn media_type(&self, sha256: &Sha256) -> Result<Option<String>, StoreError> {
+    /// A manifest with the tags that mean it, and what of its contents is here: another repository may have brought it,
+    /// for a layer that many images have is stored once.
+    fn image(&self, spot: &Spot, root: &Digest) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = Vec::new();
+        let Some(purl) = self.purl_of(spot) else { return Ok(entries) };
+        let tags = self.images.stored_tags(spot)?;
+        let (mut manifests, mut seen) = (vec![*root], HashSet::new());
+        while let Some(digest) = manifests.pop() {
+            if seen.len() >= PIECES || !seen.insert(digest) {
+                continue;
+            }
+            let Some(found) = self.public(&digest)? else { continue };
+            let Some(manifest) = self.manifest(&found.sha256)? else { continue };
+            let media_type = Some(manifest.media_type.clone());
+            let Some(entry) = entry::of_piece(&found, &purl, &digest, media_type) else { continue };
+            let mean = tags.iter().filter(|(_, digest)| entry.digests.contains(digest));
+            entries.extend(mean.filter_map(|(tag, _)| entry::of_tag(&entry, tag)));
+            entries.push(entry);
+            if manifest.kind == Kind::Index {
+                manifests.extend(manifest.children.iter().map(|child| child.digest));
+                continue;
+            }
+            for child in &manifest.children {
+                if seen.len() < PIECES
+                    && seen.insert(child.digest)
+                    && let Some(found) = self.public(&child.digest)?
+                {
+                    entries.extend(entry::of_piece(&found, &purl, &child.digest, None));
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    /// A stored piece of an image that anybody may have.
+    fn public(&self, digest: &Digest) -> Result<Option<Description>, StoreError> {
+        let found = self.store.describe(digest)?.filter(|found| !found.private);
+        Ok(found.filter(|found| found.upstream == ROOM || self.registry(&found.upstream).is_some()))
+    }
+
+    fn manifest(&self, sha256: &Sha256) -> Result<Option<Manifest>, StoreError> {
         let Some(stored) = self.store.find(&sha256.digest())?.filter(|s| s.size <= MANIFEST_BYTES) else {
             return Ok(None);
         };
@@ -162,7 +208,7 @@ impl Look {
                 Ok(n) => at += n,
             }
         }
-        Ok(Manifest::read(&bytes).ok().map(|manifest| manifest.media_type))
+        Ok(Manifest::read(&bytes).ok())
     }
 
     /// What came from members of a room is what they say it is, unless an index that is known says otherwise; tags are

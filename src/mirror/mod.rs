@@ -27,7 +27,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use async_channel::Receiver;
+use async_channel::{Receiver, Sender};
 
 use crate::base::{Multiaddr, PeerId};
 use crate::exchange::Exchange;
@@ -118,6 +118,8 @@ struct Inner {
     options: Options,
     /// The account has other rooms, perhaps.
     rooms: Bell,
+    /// Rooms that somebody wants looked at now, and waits for it.
+    looks: (Sender<hear::Looking>, Receiver<hear::Looking>),
     /// This node's catalogues have to be looked at, or what is told of them.
     own: Bell,
     /// Members have said something, or others are there.
@@ -152,6 +154,7 @@ impl Mirror {
             tasks: tasks.clone(),
             options,
             rooms: Bell::default(),
+            looks: async_channel::bounded(LOOKS),
             own: Bell::default(),
             pulls: Bell::default(),
             dials: Bell::default(),
@@ -180,7 +183,7 @@ impl Mirror {
     /// Looks at a room now that the account is in, or that mirrors something else: an order that follows need not wait
     /// until it is heard of. Where that fails it is heard later.
     pub async fn look_at(&self, room: &RoomId) {
-        hear::enter(&self.inner, room).await;
+        hear::look_at(&self.inner, room).await;
     }
 
     /// Tries everything again that failed, now: an operator asks for it, or changed how a room is used.
@@ -199,6 +202,9 @@ impl Inner {
         self.follows.ring();
     }
 }
+
+/// Orders that wait for a room to be looked at; further ones wait for their turn.
+const LOOKS: usize = 16;
 
 /// Nothing done under one of this room's locks can panic.
 const LOCK: &str = "no panic happens under this lock";

@@ -7,11 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::base::PackageUrl;
-use crate::resolve::PageKey;
 use crate::room::Pace;
 use crate::wire::room::MOST_INDEXES;
 
-use super::look::project_of;
 use super::rhythm::{Rhythm, share};
 
 /// How long is waited for more before a room is told: an index changes many pages of a release at once.
@@ -80,11 +78,6 @@ impl Notes {
         }
         news
     }
-}
-
-/// The page that a note means.
-pub(super) fn page_of(package: &PackageUrl) -> Option<PageKey> {
-    project_of(package).map(PageKey::Project)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! At the start, and whenever what is known may be wrong, everything stored is held against every room's catalogue and
 //! the catalogue against the store, piece by piece. In between the store tells what comes and goes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use futures_lite::future;
 use crate::base::{PackageUrl, Sha256};
 use crate::members::MembersError;
 use crate::resolve::PageKey;
+use crate::resolve::images::Spot;
 use crate::store;
 
 use super::ledger::Published;
@@ -51,6 +52,7 @@ const WALK_SHARE: u32 = 10;
 /// Runs for ever.
 pub(super) async fn run(inner: Arc<Inner>, near: Near) {
     let pages = inner.look.resolve.changes();
+    let tags = inner.look.images.changes();
     let mut watch = inner.store.watch();
     let mut own = Own::new(inner, near);
     loop {
@@ -66,11 +68,17 @@ pub(super) async fn run(inner: Arc<Inner>, near: Near) {
                 Err(_) => future::pending().await,
             }
         };
+        let tagged = async {
+            match tags.recv().await {
+                Ok(spot) => Woken::Tags(spot),
+                Err(_) => future::pending().await,
+            }
+        };
         let time = async {
             async_io::Timer::at(next).await;
             Woken::Time
         };
-        match future::or(future::or(watched, rung), future::or(changed, time)).await {
+        match future::or(future::or(watched, rung), future::or(future::or(changed, tagged), time)).await {
             Woken::Store(Some(change)) => {
                 own.note(change);
                 while let Ok(change) = watch.try_recv() {
@@ -85,6 +93,10 @@ pub(super) async fn run(inner: Arc<Inner>, near: Near) {
             }
             Woken::Rooms => own.rooms_changed(),
             Woken::Page(key, mark) => own.page_changed(key, mark).await,
+            Woken::Tags(spot) => {
+                own.spots.insert(spot);
+                own.gathered.get_or_insert(Instant::now() + GATHER);
+            }
             Woken::Time => {}
         }
         own.work().await;
@@ -96,6 +108,7 @@ enum Woken {
     Store(Option<store::Change>),
     Rooms,
     Page(PageKey, String),
+    Tags(Spot),
     Time,
 }
 
@@ -107,6 +120,8 @@ struct Own {
     notes: BTreeMap<String, Notes>,
     fresh: HashSet<Sha256>,
     gone: HashSet<Sha256>,
+    /// Repositories whose tags are to be looked at.
+    spots: BTreeSet<Spot>,
     /// What is fresh or gone is looked at then.
     gathered: Option<Instant>,
     walk_from: Instant,
@@ -119,6 +134,7 @@ struct Own {
 /// Everything is looked at.
 struct Sweep {
     begun: Instant,
+    how: How,
     /// Artifacts that are still to be looked at; not listed yet at first.
     artifacts: Option<Vec<Sha256>>,
     /// Rooms whose catalogues are still to be walked.
@@ -126,8 +142,14 @@ struct Sweep {
 }
 
 impl Sweep {
+    /// For what is missing or too much.
     fn new() -> Self {
-        Self { begun: Instant::now(), artifacts: None, rooms: None }
+        Self { begun: Instant::now(), how: How::Unless, artifacts: None, rooms: None }
+    }
+
+    /// For what is said of everything, too.
+    fn thorough() -> Self {
+        Self { how: How::Anew, ..Self::new() }
     }
 }
 
@@ -142,6 +164,7 @@ impl Own {
             notes: BTreeMap::new(),
             fresh: HashSet::new(),
             gone: HashSet::new(),
+            spots: BTreeSet::new(),
             gathered: None,
             walk_from: now,
             sweep: None,
@@ -157,7 +180,7 @@ impl Own {
             return now;
         }
         let gone = (!self.gone.is_empty()).then_some(self.walk_from);
-        let gathered = self.gathered.map(|at| match self.fresh.is_empty() {
+        let gathered = self.gathered.map(|at| match self.fresh.is_empty() && self.spots.is_empty() {
             true => gone.map_or(at, |gone| gone.max(at)),
             false => at,
         });
@@ -247,19 +270,22 @@ impl Own {
                 }
                 let (theirs, rooms) = (self.inner.clone(), self.rooms());
                 self.publish(move || theirs.put(&rooms, &some, How::Anew)).await;
+            } else if let Some(spot) = self.spots.pop_first() {
+                let (theirs, rooms) = (self.inner.clone(), self.rooms());
+                self.publish(move || theirs.put_tagged(&rooms, &spot)).await;
             } else if self.walk_from <= now {
                 let gone = std::mem::take(&mut self.gone);
                 let (theirs, rooms, own) = (self.inner.clone(), self.rooms(), self.near.swarm.peer_id());
                 self.publish(move || theirs.remove(&rooms, &gone, &own)).await;
                 self.walk_from = Instant::now() + now.elapsed() * WALK_SHARE;
             }
-            if !self.fresh.is_empty() || !self.gone.is_empty() {
+            if !self.fresh.is_empty() || !self.gone.is_empty() || !self.spots.is_empty() {
                 self.gathered = Some(now);
             }
         } else if self.sweep.is_some() {
             self.sweep_on().await;
         } else if self.next_sweep <= now {
-            self.sweep = Some(Sweep::new());
+            self.sweep = Some(Sweep::thorough());
         } else if self.changes >= SWEPT_AFTER {
             self.sweep_blocks().await;
         }
@@ -280,21 +306,25 @@ impl Own {
     async fn sweep_on(&mut self) {
         let Some(mut sweep) = self.sweep.take() else { return };
         let Some(artifacts) = &mut sweep.artifacts else {
-            let store = self.inner.store.clone();
-            match self.inner.disk.run(move || store.artifacts(usize::MAX)).await {
-                Ok(artifacts) => {
+            let theirs = self.inner.clone();
+            let all = move || Ok((theirs.store.artifacts(usize::MAX)?, theirs.look.images.stored_spots()?));
+            match self.inner.disk.run(all).await {
+                Ok((artifacts, spots)) => {
                     sweep.artifacts = Some(artifacts);
                     self.sweep = Some(sweep);
+                    self.spots.extend(spots);
+                    self.gathered.get_or_insert(Instant::now());
                 }
-                Err(e) => self.failed(&e.into()),
+                Err(e) => self.failed(&store::StoreError::into(e)),
             }
             return;
         };
         if !artifacts.is_empty() {
             let some = artifacts.split_off(artifacts.len().saturating_sub(8 * AT_ONCE));
             let (theirs, rooms) = (self.inner.clone(), self.rooms());
+            let how = sweep.how;
             self.sweep = Some(sweep);
-            return self.publish(move || theirs.put(&rooms, &some, How::Unless)).await;
+            return self.publish(move || theirs.put(&rooms, &some, how)).await;
         }
         let rooms = sweep.rooms.get_or_insert_with(|| self.tellings.keys().cloned().collect());
         match rooms.pop() {

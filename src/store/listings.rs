@@ -16,8 +16,9 @@ const BATCH: usize = 4096;
 /// Bytes of a room's key.
 const ROOM_BYTES: usize = 8;
 
-/// Listings of one file that are looked at: as many members as a node stays connected with, in a few rooms.
-const SAME_FILE: usize = 256;
+/// Listings of one file that are looked at: twice as many as a room has nodes. Those of people who are no longer there are
+/// among them, so that a small number would be used up by them.
+const SAME_FILE: usize = 8192;
 
 /// A room, for short: the first bytes of the SHA-256 of its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -129,6 +130,11 @@ impl Store {
             found.extend(Listing::of_key(&guard.key()?));
         }
         Ok(found)
+    }
+
+    /// Whether a file stands in one catalogue.
+    pub fn is_listed(&self, listing: &Listing) -> Result<bool, StoreError> {
+        Ok(self.inner.listings.contains_key(listing.key())?)
     }
 
     /// Forgets listings that are not to be kept.

@@ -158,7 +158,7 @@ fn verify_names_what_is_damaged() {
 
 #[test]
 fn every_command_explains_itself() {
-    let cases: [(&[&str], &[&str]); 11] = [
+    let cases: [(&[&str], &[&str]); 17] = [
         (
             &[],
             &[
@@ -199,6 +199,15 @@ fn every_command_explains_itself() {
             &["--platform", "--all-platforms", "--with-signatures", "--json", "docker.io/library/"],
         ),
         (&["gc"], &["Evict"]),
+        (
+            &["room"],
+            &["login", "create NAME --from uv.lock", "dpm room join", "dpm room sync", "show", "scope"],
+        ),
+        (&["room", "create"], &["--from", "--scope", "--mirror", "uv.lock", "pkg:pypi/corp-*", "--invite"]),
+        (&["room", "join"], &["--mirror", "lazy", "follow", "off", "--via"]),
+        (&["room", "scope"], &["--from", "--add", "--replace", "--json"]),
+        (&["room", "show"], &["--missing", "--json", "disagree"]),
+        (&["room", "sync"], &["--platform", "--all-platforms", "Exits with 1"]),
     ];
     for (command, parts) in cases {
         let mut words = command.to_vec();

@@ -9,9 +9,12 @@ mod fact;
 mod memory;
 mod told;
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use async_channel::{Receiver, Sender};
 
 use crate::base::{Access, Artifact, Digest, Trail};
 use crate::eco::oci::{Accepts, MANIFEST_BYTES, Manifest, Place, Repository};
@@ -51,7 +54,7 @@ impl Registry {
 }
 
 /// A repository of a configured registry.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Spot {
     /// Which one, in the order of the configuration.
     pub registry: usize,
@@ -109,12 +112,20 @@ struct Inner {
     parts: Parts,
     memory: Arc<Mutex<Memory>>,
     rooms: Rooms,
+    /// Repositories with tags that mean something else now.
+    changes: (Sender<Spot>, Receiver<Spot>),
     /// One question at a time each: what one has asked, the next ones find in memory.
     asking: Arc<[async_lock::Mutex<()>; ASKING]>,
 }
 
 /// Tags of one repository that are told of: people pull a few of the hundreds that there may be.
 const TAGS: usize = 4096;
+
+/// Facts that are looked through for repositories with tags.
+const FACTS: usize = 1 << 20;
+
+/// Changes of tags that wait to be told. What is lost is found when everything is looked at.
+const CHANGES: usize = 1024;
 
 /// Facts of one repository forgotten at once.
 const FORGOTTEN: usize = 100_000;
@@ -128,7 +139,10 @@ impl Images {
         let (memory, registries) = (Arc::default(), registries.into());
         let asking = Arc::new(std::array::from_fn(|_| async_lock::Mutex::new(())));
         let rooms = Rooms::new(parts.members.clone(), parts.disk.clone());
-        Self { inner: Arc::new(Inner { registries, freshness, offline, parts, memory, rooms, asking }) }
+        let changes = async_channel::bounded(CHANGES);
+        Self {
+            inner: Arc::new(Inner { registries, freshness, offline, parts, memory, rooms, changes, asking }),
+        }
     }
 
     /// The same for a request that came through other nodes: the questions that it causes say so.
@@ -258,6 +272,32 @@ impl Images {
             found.extend(fact.and_then(|fact| fact.digest).map(|digest| (tag.to_owned(), digest)));
         }
         Ok(found)
+    }
+
+    /// Repositories of public registries of which some tag is known. Asks nobody. Blocks.
+    pub fn stored_spots(&self) -> Result<BTreeSet<Spot>, StoreError> {
+        let mut found = BTreeSet::new();
+        for (registry, known) in self.inner.registries.iter().enumerate() {
+            if known.access() == Access::Private {
+                continue;
+            }
+            let prefix = format!("oci\0{}\0", known.site.name);
+            for key in self.inner.parts.store.page_keys(&prefix, FACTS)? {
+                let Some((repository, question)) = key[prefix.len()..].split_once('\0') else { continue };
+                if question.starts_with("tag\0")
+                    && let Some(repository) = Repository::parse(repository)
+                {
+                    found.insert(Spot { registry, repository });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Repositories of public registries with a tag that means something else than before. What nobody takes is dropped
+    /// after a while; receivers share.
+    pub fn changes(&self) -> Receiver<Spot> {
+        self.inner.changes.1.clone()
     }
 
     fn artifact(&self, spot: &Spot, kind: &str, digest: &Digest) -> Artifact {
@@ -391,8 +431,14 @@ impl Inner {
             match answer {
                 Ok(fact) => {
                     let fact = Arc::new(fact);
-                    inner.memory.lock().expect(LOCK).learn(&key, fact.clone());
+                    let before = {
+                        let mut memory = inner.memory.lock().expect(LOCK);
+                        let before = memory.fact(&key);
+                        memory.learn(&key, fact.clone());
+                        before
+                    };
                     inner.save(&key, &fact);
+                    inner.tell(&spot, &question, before.as_deref(), &fact);
                     Ok(fact)
                 }
                 Err(e) => {
@@ -403,6 +449,16 @@ impl Inner {
             }
         };
         self.parts.net.run(ask).await
+    }
+
+    /// Tells of a tag, if it means something else.
+    fn tell(&self, spot: &Spot, question: &Question, before: Option<&Fact>, now: &Fact) {
+        let is_public = self.registries[spot.registry].access() == Access::Public;
+        let is_tag = matches!(question, Question::Tag(_, Accepts::Everything));
+        if is_public && is_tag && before.is_none_or(|before| before.digest != now.digest) {
+            // Of a full queue nobody takes anything: the newest is lost.
+            let _ = self.changes.0.try_send(spot.clone());
+        }
     }
 
     fn access(&self, spot: &Spot) -> Access {

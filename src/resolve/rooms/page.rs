@@ -46,6 +46,9 @@ pub(in super::super) fn page(
     let mut files: BTreeMap<&str, (&Entry, String)> = BTreeMap::new();
     for entry in &known.entries {
         let Some(version) = version_of(name, entry) else { continue };
+        if base.is_some_and(|(_, head)| !is_since(entry, head)) {
+            continue;
+        }
         match files.get(entry.file.as_str()) {
             Some((first, _)) if first.contradicts(&Entry { purl: first.purl.clone(), ..entry.clone() }) => {
                 let says = |entry: &Entry| {
@@ -93,16 +96,10 @@ impl RoomPage {
         let digest = sha256.or(file.best_digest());
         let whole = Artifact { digest, ..guard::listed(ROOM, Access::Public, file) };
         let name = format!("{}{}", file.filename, want.part.suffix());
-        match (want.part, file.core_metadata) {
-            (Part::Whole, _) => Ok(Some(Located::Artifact(whole))),
-            (Part::Metadata, CoreMetadata::Digest(digest)) => {
-                let mut url = file.url.clone();
-                url.set_path(&format!("{}.metadata", url.path()));
-                let beside = Artifact { url, digest: Some(digest), size: None, filename: name, ..whole };
-                Ok(Some(Located::Artifact(beside)))
-            }
-            (Part::Metadata, _) if file.filename.ends_with(".whl") => Ok(Some(Located::InWheel(whole))),
-            (Part::Metadata | Part::Provenance, _) => Err(ResolveError::Unlisted(name)),
+        match want.part {
+            Part::Whole => Ok(Some(Located::Artifact(whole))),
+            Part::Metadata if file.filename.ends_with(".whl") => Ok(Some(Located::InWheel(whole))),
+            Part::Metadata | Part::Provenance => Err(ResolveError::Unlisted(name)),
         }
     }
 
@@ -128,6 +125,12 @@ fn is_told(file: &File) -> bool {
     file.url.as_str().starts_with(ROOM)
 }
 
+/// Whether a file has come after an index was asked for its page last. One that was there before and is not on the page
+/// was taken off it.
+fn is_since(entry: &Entry, head: &PageHead) -> bool {
+    entry.first_seen.is_some_and(|seconds| seconds.saturating_mul(1000) >= head.checked_at)
+}
+
 /// The version that an entry is of, if it is one of this project and its file's name says the same.
 fn version_of(name: &ProjectName, entry: &Entry) -> Option<String> {
     let purl = Purl::parse(entry.purl.as_str()).ok().filter(|purl| purl.name == *name)?;
@@ -147,7 +150,9 @@ fn file(name: &ProjectName, entry: &Entry) -> Option<File> {
         yanked: facts.yanked.clone().map_or(Yanked::No, Yanked::Yes),
         size: Some(entry.size),
         upload_time: facts.upload_time.clone().filter(|time| is_time(time)),
-        core_metadata: facts.core_metadata.map_or(CoreMetadata::No, CoreMetadata::Digest),
+        // It is in the wheel, whose digest the members agree on: who believed a member's word for it would install what
+        // that one wants.
+        core_metadata: CoreMetadata::No,
         gpg_sig: None,
         provenance: None,
         extra: Map::new(),

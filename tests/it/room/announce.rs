@@ -12,7 +12,10 @@ use dpm::unixfs::LayoutBuilder;
 
 use super::club::{Club, acquainted, knows, lists, members, room_order};
 use super::synapse::Limits;
-use crate::support::{Node, Project, until};
+use crate::oci::fake::{FakeRegistry, blob_path, manifest_path};
+use crate::oci::image::Image;
+use crate::oci::through::registry;
+use crate::support::{File, Node, Project, until};
 
 /// A project whose one file is like no other's.
 fn wheel(name: &str) -> Project {
@@ -306,6 +309,125 @@ fn what_is_followed_is_fetched_from_members_within_a_budget() {
     assert_eq!((found.upstream.as_str(), found.filename.as_str()), ("room:", first.filename.as_str()));
     let known = members(&eve).package(&"pkg:pypi/first".parse_purl()).unwrap();
     assert_eq!((known.entries.len(), known.tellers.len(), known.disputed.len()), (1, 2, 0));
+}
+
+/// Manifests and layers by their digests, and the tags that mean them now; what is followed comes from members.
+#[test]
+fn images_with_their_tags() {
+    let origin = FakeRegistry::start();
+    let (host, name) = (origin.host(), "team/app");
+    let purl = format!("pkg:oci/app?repository_url={host}/{name}");
+    let oci = |config: &mut dpm::config::Config| config.oci = vec![registry(&host)];
+    let (club, ada) = Club::found(Limits::Raised, &[&purl], |config, _| oci(config));
+    let bob = club.member(&club.synapse.account("bob"), |config, _| {
+        oci(config);
+        config.rooms.mirror = Mode::Follow;
+    });
+    acquainted(&ada, &bob);
+    let [first, second] = [1, 2].map(|seed| Image::index(seed, &[9000, 2 << 20]));
+    origin.put(name, "1", &first);
+    origin.put("team/other", "1", &second);
+    let pull = |name: &str, image: &Image| {
+        let mut paths = vec![manifest_path(name, "1")];
+        paths.extend(image.manifests.iter().map(|(descriptor, _)| manifest_path(name, &descriptor.digest)));
+        paths.extend(image.blobs.keys().map(|digest| blob_path(name, digest)));
+        for path in paths {
+            assert_eq!(ada.get(&format!("{path}?ns={host}")).status, 200, "{path}");
+        }
+        ada.settle();
+    };
+    pull("team/other", &second);
+    pull(name, &first);
+    let digests = |image: &Image| {
+        let manifests = image.manifests.iter().map(|(descriptor, _)| descriptor.digest.clone());
+        manifests.chain(image.blobs.keys().cloned()).collect::<Vec<_>>()
+    };
+    let mut want = digests(&first);
+    want.push("1".into());
+    want.sort();
+    until("ada's node lists the image", || lists(&club, &ada) == want);
+    let package = purl.parse_purl();
+    let known = || members(&bob).package(&package).expect("the store").entries;
+    until("bob's node knows it", || known().len() == want.len());
+    let tag = known().into_iter().find(|entry| entry.file == "1").unwrap();
+    assert_eq!(tag.facts.media_type.as_deref(), Some(first.root.media_type));
+    assert_eq!(tag.digests[0].to_string(), first.root.digest);
+    for entry in known() {
+        let manifest = first.manifests.iter().any(|(descriptor, _)| descriptor.digest == entry.file);
+        assert_eq!(entry.facts.media_type.is_some(), manifest || entry.file == "1", "{}", entry.file);
+    }
+    // Bob's node brings them here, and says so of the digests: what a tag means only those say who asked.
+    let mut theirs = digests(&first);
+    theirs.sort();
+    until("bob's node has all of it", || lists(&club, &bob) == theirs);
+    for digest in &theirs {
+        let path = if first.blobs.contains_key(digest) {
+            blob_path(name, digest)
+        } else {
+            manifest_path(name, digest)
+        };
+        assert_eq!(origin.server.hits(&path), 1, "{path}");
+    }
+
+    // The tag means something else now.
+    origin.put(name, "1", &second);
+    let path = format!("{}?ns={host}", manifest_path(name, "1"));
+    let asked = crate::support::request("GET", &ada.url(&path), &[("cache-control", "no-cache")]);
+    assert_eq!(asked.status, 200);
+    pull(name, &second);
+    until("bob's node knows that", || {
+        let tag = known().into_iter().find(|entry| entry.file == "1");
+        tag.is_some_and(|tag| tag.digests[0].to_string() == second.root.digest)
+    });
+}
+
+/// One node's news have the others ask their own index, which they would have done minutes later.
+#[test]
+fn pages_that_changed() {
+    let time = Arc::new(AtomicU64::new(1_790_000_000_000));
+    let clock = |tuning: &mut dpm::daemon::Tuning| tuning.clock = Clock::Manual(time.clone());
+    let (club, ada) = Club::found(Limits::Raised, &["pkg:pypi/demo@1.*"], |_, tuning| clock(tuning));
+    let bob = club.member(&club.synapse.account("bob"), |_, tuning| clock(tuning));
+    acquainted(&ada, &bob);
+    let [demo, other] = ["demo", "other"].map(wheel);
+    let publish = |project: &Project, etag: &str, yanked: bool| {
+        let mut entry = project.entry(&club.upstream);
+        if yanked {
+            entry["yanked"] = "bad".into();
+        }
+        let page = File::json(project.page_of(&[entry])).header("etag", etag);
+        club.upstream.serve(&project.page_path(), page);
+        club.upstream.serve(&project.file_path(), File::new(project.bytes.clone()));
+    };
+    publish(&demo, "\"1\"", false);
+    publish(&other, "\"1\"", false);
+    for node in [&ada, &bob] {
+        for project in [&demo, &other] {
+            assert_eq!(node.get(&project.page()).cache(), "MISS");
+        }
+    }
+    ada.get(&demo.file());
+    until("bob's node knows what ada's has", || knows(&bob, &ada, &demo.sha256));
+    time.fetch_add(60_000, Ordering::Relaxed);
+    for project in [&demo, &other] {
+        publish(project, "\"2\"", true);
+        let path = ada.url(&project.page());
+        let asked = crate::support::request("GET", &path, &[("cache-control", "no-cache")]);
+        assert_eq!(asked.cache(), "MISS");
+    }
+    until("bob's index is asked", || bob.get(&demo.page()).text().contains("bad"));
+    assert!(
+        !bob.get(&other.page()).text().contains("bad"),
+        "what the room does not mirror is nobody's business"
+    );
+    let notes: Vec<_> = club.events().into_iter().filter(|e| e["type"] == "org.dpm.index").collect();
+    assert_eq!(notes.len(), 1, "{notes:#?}");
+    assert!(!notes[0].to_string().contains("other"));
+    // And the entry says it, too.
+    until("bob's node knows it of the file", || {
+        let known = members(&bob).package(&"pkg:pypi/demo".parse_purl()).expect("the store");
+        known.entries[0].facts.yanked.as_deref() == Some("bad")
+    });
 }
 
 /// All at one pace, in a room that has a homeserver's usual limits.

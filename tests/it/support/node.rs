@@ -66,7 +66,6 @@ impl Node {
                 stall_time: Duration::from_secs(2),
                 ..upstream::Options::default()
             },
-            told: true,
             ..Tuning::default()
         };
         change(&mut config, &mut tuning);
