@@ -43,6 +43,7 @@ impl Club {
             config.rooms.addresses = Allow::Near;
             tuning.hidden = true;
             tuning.vicinity = Vicinity::Nowhere;
+            tuning.told = false;
             change(config, tuning);
         })
     }
