@@ -43,7 +43,6 @@ impl Club {
             config.rooms.addresses = Allow::Near;
             tuning.hidden = true;
             tuning.vicinity = Vicinity::Nowhere;
-            tuning.told = false;
             change(config, tuning);
         })
     }
