@@ -140,12 +140,12 @@ fn a_mirror_of_an_encrypted_room() {
 
     let done = cy.node.json(&["sync", &room]);
     let bytes = small.bytes.len() + app.bytes.len();
-    assert_eq!(done["from_members"], serde_json::json!({"files": 2, "bytes": bytes}), "{done:#}");
+    assert_eq!(done["from_peers"], serde_json::json!({"files": 2, "bytes": bytes}), "{done:#}");
     assert_eq!((&done["missing"], &done["unknown"]), (&serde_json::json!([]), &serde_json::json!([])));
     let peer = row(&cy.show(&room), &on_flo).expect("flo's")["peer"].clone();
     assert_eq!(done["givers"][0]["peer"], peer, "{done:#}");
     let again = cy.node.json(&["sync", &room]);
-    assert_eq!((&again["already_here"]["files"], &again["from_members"]["files"]), (&2.into(), &0.into()));
+    assert_eq!((&again["already_here"]["files"], &again["from_peers"]["files"]), (&2.into(), &0.into()));
     assert_eq!(cy.pip(&LOCKED, "app"), files);
     assert_eq!(flo.pip(&LOCKED, "app"), files);
 }

@@ -1,0 +1,188 @@
+//! Nodes in one Matrix room, with a real Synapse at its default limits: `cargo bench --bench rooms`, after
+//! `tests/counterparts.sh`. Figures: `benches/BASELINE.md`.
+//!
+//! How long after a commit on one node another knows who has the file; how many events and how long 10,000 packages
+//! take that come at once; what a node in a room costs that does nothing. `DPM_ROUNDS=20`, `DPM_PACKAGES=10000`,
+//! `DPM_IDLE=30` seconds. The node that idles looks for others on its network: run it where there is none, under
+//! `unshare -Urn` with `lo` up.
+
+#[path = "../tests/it/support/mod.rs"]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "it is shared with tests, which use more of it"
+)]
+mod support;
+
+#[path = "../tests/it/room/club.rs"]
+#[expect(dead_code, unreachable_pub, reason = "it is shared with tests, which use more of it")]
+mod club;
+#[path = "../tests/it/room/door.rs"]
+#[expect(dead_code, unreachable_pub, reason = "it is shared with tests, which use more of it")]
+mod door;
+#[path = "../tests/it/room/synapse.rs"]
+#[expect(dead_code, unreachable_pub, reason = "it is shared with tests, which use more of it")]
+mod synapse;
+
+/// What `synapse` finds its program with.
+mod clients {
+    pub(crate) mod process {
+        use std::path::{Path, PathBuf};
+
+        pub(crate) fn counterpart(tool: &str, program: &str) -> PathBuf {
+            let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+            let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"));
+            let path = target.join("counterparts").join(tool).join("bin").join(program);
+            assert!(path.exists(), "{} is not there: run tests/counterparts.sh", path.display());
+            path
+        }
+    }
+}
+
+use std::time::{Duration, Instant};
+
+use dpm::base::{Access, Sha256};
+use dpm::store::{Facts, Store};
+use dpm::unixfs::LayoutBuilder;
+
+use club::{Club, acquainted, knows, members};
+use support::process::{Process, said};
+use support::{Node, until};
+use synapse::{Limits, PASSWORD};
+
+/// Between two rounds: a node says packages every 20 s at most when it has used up its burst, a quarter of Synapse's
+/// one event in five seconds. Faster, the rate limit would be what is measured.
+const PAUSE: Duration = Duration::from_secs(21);
+
+/// Until then everything is known that a fresh node says.
+const QUIET: Duration = Duration::from_secs(15);
+
+/// How often it is looked whether a file is known.
+const LOOK: Duration = Duration::from_millis(1);
+
+fn main() {
+    let (club, ada) = Club::found(Limits::Default, &["pkg:pypi/package-*"], |_, _| {});
+    let bob = club.member(&club.synapse.account("bob"), |_, _| {});
+    acquainted(&ada, &bob);
+    std::thread::sleep(QUIET);
+    latency(&ada, &bob, number("DPM_ROUNDS", 20));
+    std::thread::sleep(2 * PAUSE);
+    flood(&club, &ada, &bob, number("DPM_PACKAGES", 10_000));
+    drop((ada, bob));
+    idle(&club, number("DPM_IDLE", 30));
+}
+
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// From a commit on one node to the moment when another knows who has the file.
+fn latency(ada: &Node, bob: &Node, rounds: usize) {
+    let store = ada.daemon().rooms().store.clone();
+    let mut times = Vec::new();
+    for round in 0..rounds {
+        let sha256 = put(&store, 1_000_000 + round);
+        let begun = Instant::now();
+        while !knows(bob, ada, &sha256) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "round {round}: it is not known");
+            std::thread::sleep(LOOK);
+        }
+        times.push(begun.elapsed());
+        std::thread::sleep(PAUSE);
+    }
+    times.sort();
+    let of = |part: usize| times[(times.len() - 1) * part / 100].as_millis();
+    println!("known {} ms after the commit (median of {rounds}; least {}, most {})", of(50), of(0), of(100));
+}
+
+/// So many packages as fast as the store takes them.
+fn flood(club: &Club, ada: &Node, bob: &Node, count: usize) {
+    let (store, peer) = (ada.daemon().rooms().store.clone(), ada.as_peer().0);
+    let entries = || {
+        let catalogues = members(bob).catalogues(&club.room);
+        catalogues.iter().find(|(of, _)| *of == peer).and_then(|(_, root)| *root).map_or(0, |r| r.entries)
+    };
+    let (before, events, begun) = (entries(), club.events().len(), Instant::now());
+    for n in 0..count {
+        put(&store, n);
+    }
+    let stored = begun.elapsed();
+    while entries() < before + count as u64 {
+        assert!(begun.elapsed() < Duration::from_secs(600), "they are not known");
+        std::thread::sleep(LOOK);
+    }
+    println!(
+        "{count} packages: stored in {:.1} s, known {:.1} s after the first, {:.1} s after the last, {} events",
+        stored.as_secs_f64(),
+        begun.elapsed().as_secs_f64(),
+        (begun.elapsed() - stored).as_secs_f64(),
+        club.events().len() - events
+    );
+}
+
+/// A node as a process of its own, in the room, with nothing to do.
+fn idle(club: &Club, seconds: usize) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (data, password) = (dir.path().join("data"), dir.path().join("password"));
+    std::fs::write(&password, PASSWORD).expect("a file");
+    let account = club.synapse.account("cy");
+    for is_joined in [false, true] {
+        let process = Process::with_swarm(&data, "http://127.0.0.1:1/simple/", "");
+        if is_joined {
+            let [data, password] = [&data, &password].map(|path| path.to_str().expect("UTF-8"));
+            let url = club.synapse.url();
+            let login = ["login", "--homeserver", &url, "--user", &account.name, "--password-file", password];
+            said(&[&["room"][..], &login, &["--data", data]].concat());
+            said(&["room", "join", &club.room, "--data", data]);
+            until("it is there", || said(&["room", "show", &club.room, "--data", data]).contains("members"));
+        }
+        std::thread::sleep(QUIET);
+        let before = cpu(process.id());
+        std::thread::sleep(Duration::from_secs(seconds as u64));
+        let used = cpu(process.id()) - before;
+        println!(
+            "idle {}: {:.0} ms of processor in {seconds} s ({:.2} %), {} MB resident",
+            if is_joined { "in a room" } else { "outside rooms" },
+            used * 1e3,
+            100.0 * used / seconds as f64,
+            resident(process.id()) >> 20
+        );
+        process.kill();
+    }
+}
+
+/// Seconds of a processor that a process has used: ticks of a hundredth.
+fn cpu(id: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("it runs");
+    let fields = stat.rsplit_once(") ").expect("a name").1.split(' ').skip(11).take(2);
+    fields.map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / 100.0
+}
+
+fn resident(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
+    line.split_ascii_whitespace().nth(1).expect("a number").parse::<u64>().expect("a number") << 10
+}
+
+/// Puts a wheel into a store, as a download would.
+fn put(store: &Store, n: usize) -> Sha256 {
+    let bytes = format!("wheel {n}").into_bytes();
+    let mut layout = LayoutBuilder::default();
+    layout.update(&bytes);
+    let sha256 = Sha256::of(&bytes);
+    let facts = Facts {
+        sha256,
+        digests: Vec::new(),
+        layout: layout.finish(),
+        access: Access::Public,
+        upstream: "pypi".into(),
+        url: format!("https://files.example.org/{n}"),
+        filename: format!("package_{}-1.{}-py3-none-any.whl", n / 10, n % 10),
+        pin_name: None,
+    };
+    let incoming = store.begin(Some(bytes.len() as u64)).expect("room");
+    incoming.write(&bytes, 0).expect("written");
+    store.commit(incoming, facts).expect("stored");
+    sha256
+}
