@@ -19,6 +19,7 @@ mod writers;
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -47,6 +48,10 @@ pub const ROOMS: usize = 64;
 
 /// Nodes that are told of as having one file: more than it is taken from.
 pub const HOLDERS: usize = 64;
+
+/// Bytes of blocks of catalogues that never became whole, after which no other is fetched before they are swept out: a
+/// member whose catalogues have a block too few leaves no more.
+const ORPHANED: u64 = 256 << 20;
 
 /// How a room is used by this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,6 +123,8 @@ struct Inner {
     /// lock on the rooms is never held over work on the disk, for tasks that must not wait take it.
     order: Mutex<()>,
     writers: Arc<Writers>,
+    /// Bytes of blocks that were fetched for catalogues that never became whole.
+    orphaned: AtomicU64,
 }
 
 /// What an event was.
@@ -148,6 +155,7 @@ impl Members {
             disputes: Mutex::default(),
             order: Mutex::default(),
             writers: Arc::default(),
+            orphaned: AtomicU64::new(0),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -239,12 +247,10 @@ impl Members {
             dropped.iter().for_each(|peer| complain(keep::forget_node(store, room, peer)));
             (heard, taken_back)
         };
-        if let Some((peer, have)) = taken_back {
-            // It has no catalogue any more, so it lists nothing.
-            let none = self.has(room, &peer, Some(have.root), &empty(), have.at);
-            if let Err(e) = none {
-                log::error!("{room}: what {peer} took back is still listed: {e}");
-            }
+        if let Some((peer, have)) = taken_back
+            && let Err(e) = self.lists_nothing(room, &peer, have)
+        {
+            log::error!("{room}: what {peer} took back is still listed: {e}");
         }
         heard
     }
@@ -356,6 +362,11 @@ impl Members {
                 false
             })
         })
+    }
+
+    /// Whether so much lies about that nothing is fetched before [`Members::sweep`].
+    pub fn needs_sweep(&self) -> bool {
+        self.inner.orphaned.load(Ordering::Relaxed) > ORPHANED
     }
 
     fn order(&self) -> MutexGuard<'_, ()> {

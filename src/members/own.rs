@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -11,7 +12,7 @@ use crate::rt::UnixMillis;
 use crate::store::{Listing, RoomKey, Store, StoreError};
 
 use super::room::{Have, Node, Room};
-use super::{Members, MembersError, keep};
+use super::{MOST_PULLED, Members, MembersError, empty, keep};
 
 /// Listings that are written in one batch of the index: 10 MB of them. More is listed anew, piece by piece.
 const LISTED_AT_ONCE: usize = if cfg!(test) { 1000 } else { 100_000 };
@@ -138,6 +139,9 @@ impl Members {
         };
         // Of an announcement in several events all but the last lead to fewer.
         let before = have.map_or(0, |root| root.entries);
+        if root.entries > MOST_PULLED {
+            return Err(MembersError::TooLarge(root.entries));
+        }
         let put = changes.iter().filter(|change| matches!(change, Change::Put(_))).count() as u64;
         let removed = changes.len() as u64 - put;
         if root.entries > before + put || root.entries + removed < before {
@@ -166,6 +170,14 @@ impl Members {
         at: UnixMillis,
     ) -> Result<(), MembersError> {
         self.list(room, *peer, before, root, Whose::Member(at))
+    }
+
+    /// A node has no catalogue any more.
+    pub(super) fn lists_nothing(&self, room: &str, peer: &PeerId, have: Have) -> Result<(), MembersError> {
+        self.has(room, peer, Some(have.root), &empty(), have.at)?;
+        let _order = self.order();
+        self.unset(room, peer, Whose::Member(have.at));
+        Ok(keep::forget_have(&self.inner.store, room, peer)?)
     }
 
     /// A catalogue after its changes; its blocks are not written yet.
@@ -311,15 +323,21 @@ impl Members {
         }
     }
 
-    /// Forgets blocks that no catalogue names, and listings of nodes that are not known, unless somebody is writing some.
-    /// Blocks, seconds for a million entries.
-    pub fn sweep(&self) {
-        let Some(_sweeping) = self.inner.writers.sweep() else { return };
-        let (mut roots, mut whose) = (Vec::new(), HashSet::new());
-        for room in self.lock().values() {
+    /// Forgets blocks that no catalogue names, catalogues of nodes that do not count any more, and listings of those that
+    /// are not known. `false` while somebody is writing some. Blocks, seconds for a million entries.
+    pub fn sweep(&self) -> bool {
+        let Some(_sweeping) = self.inner.writers.sweep() else { return false };
+        let _order = self.order();
+        let (mut roots, mut whose, mut gone) = (Vec::new(), HashSet::new(), Vec::new());
+        for room in self.lock().values_mut() {
+            gone.extend(room.forget_absent().into_iter().map(|peer| (room.id.clone(), room.key, peer)));
             roots.extend(room.nodes.values().filter_map(Node::have_root).chain(room.own));
             whose.extend(room.nodes.keys().map(|peer| (room.key, *peer)));
             whose.extend(self.inner.options.own.map(|own| (room.key, own)));
+        }
+        for (room, key, peer) in gone {
+            whose.remove(&(key, peer));
+            super::complain(keep::forget_have(&self.inner.store, &room, &peer));
         }
         let kept = RefCell::new(HashSet::new());
         let blocks = Blocks::of(&self.inner.store);
@@ -334,9 +352,16 @@ impl Members {
                 log::error!("a catalogue that should be here is not whole: {e}");
             }
         }
+        if let Some(e) = blocks.failure.take() {
+            // What could not be looked at is not what nobody names.
+            log::error!("nothing is swept out of the catalogues: {e}");
+            return true;
+        }
         let kept = kept.into_inner();
         super::complain(self.inner.store.retain_catalogue_blocks(|hash| kept.contains(hash)));
         super::complain(self.inner.store.retain_listings(|l| whose.contains(&(l.room, l.peer))));
+        self.inner.orphaned.store(0, Ordering::Relaxed);
+        true
     }
 }
 

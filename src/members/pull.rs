@@ -1,6 +1,7 @@
 //! Another node's catalogue on its way here.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -8,6 +9,7 @@ use crate::base::{Cid, PeerId};
 use crate::catalogue::{Budget, CatalogueError, Pull, Root};
 
 use super::own::Blocks;
+use super::room::Room;
 use super::writers::Writing;
 use super::{MOST_PULLED, MOST_PULLED_TOGETHER, Members, MembersError};
 
@@ -19,8 +21,10 @@ const FLUSHED: usize = 256;
 pub struct Wanted {
     /// In which room.
     pub room: String,
-    /// Whose.
+    /// Whose node's.
     pub peer: PeerId,
+    /// Who speaks for it.
+    pub user: String,
     /// Which.
     pub root: Root,
     /// What is here of it.
@@ -33,6 +37,8 @@ pub struct Pulling {
     wanted: Wanted,
     pull: Pull,
     fresh: Vec<(Cid, Bytes)>,
+    /// Bytes that were written, while it is not whole.
+    flushed: u64,
     _writing: Writing,
 }
 
@@ -40,10 +46,13 @@ impl Members {
     /// Catalogues of present members that are not here, the smallest first, and those that could not be had last. Those
     /// that are too large are noted as such: alone, with the other nodes of the same user, or with all that is here.
     pub fn wanted(&self) -> Vec<Wanted> {
+        if self.needs_sweep() {
+            return Vec::new();
+        }
         let mut rooms = self.lock();
         let mut together = 0;
         let mut of_user: HashMap<String, u64> = HashMap::new();
-        for node in rooms.values().flat_map(|room| room.nodes.values()) {
+        for (_, node) in rooms.values().flat_map(Room::present) {
             let entries = node.have_root().map_or(0, |root| root.entries);
             together += entries;
             *of_user.entry(node.sender.clone()).or_default() += entries;
@@ -53,17 +62,17 @@ impl Members {
             for (peer, node) in room.present() {
                 let have = node.have_root();
                 if let Some(root) = node.goal_root().filter(|root| have != Some(*root)) {
-                    let wanted = Wanted { room: room.id.clone(), peer: *peer, root, have };
-                    found.push((node.trouble.is_some(), node.sender.clone(), wanted));
+                    let (room, user) = (room.id.clone(), node.sender.clone());
+                    found.push((node.trouble.is_some(), Wanted { room, peer: *peer, user, root, have }));
                 }
             }
         }
-        found.sort_by_key(|(failed, _, wanted)| (*failed, wanted.root.entries));
+        found.sort_by_key(|(failed, wanted)| (*failed, wanted.root.entries));
         let mut taken = Vec::new();
-        for (_, user, wanted) in found {
+        for (_, wanted) in found {
             let before = wanted.have.map_or(0, |root| root.entries);
             let (entries, more) = (wanted.root.entries, wanted.root.entries.saturating_sub(before));
-            let theirs = of_user.entry(user).or_default();
+            let theirs = of_user.entry(wanted.user.clone()).or_default();
             if *theirs + more > MOST_PULLED || together + more > MOST_PULLED_TOGETHER {
                 let node = rooms.get_mut(&wanted.room).and_then(|room| room.nodes.get_mut(&wanted.peer));
                 if let Some(node) = node {
@@ -85,6 +94,7 @@ impl Members {
             pull: Pull::new(wanted.have.as_ref(), &wanted.root, budget),
             wanted: wanted.clone(),
             fresh: Vec::new(),
+            flushed: 0,
             _writing: self.inner.writers.begin(),
         }
     }
@@ -143,20 +153,30 @@ impl Pulling {
             return Err(CatalogueError::Absent(self.wanted.root.cid()).into());
         }
         self.flush()?;
-        let Wanted { room, peer, root, have } = &self.wanted;
+        let Wanted { room, peer, root, have, .. } = self.wanted.clone();
         let at = {
             let rooms = self.members.lock();
-            let goal = rooms.get(room).and_then(|room| room.nodes.get(peer)).and_then(|node| node.goal);
+            let goal = rooms.get(&room).and_then(|room| room.nodes.get(&peer)).and_then(|node| node.goal);
             // One that it no longer names is a step on the way to the one that it names now.
             goal.map(|goal| goal.at)
         };
-        self.members.has(room, peer, *have, root, at.ok_or(MembersError::Overtaken)?)
+        self.members.has(&room, &peer, have, &root, at.ok_or(MembersError::Overtaken)?)?;
+        self.flushed = 0;
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), MembersError> {
         let fresh = std::mem::take(&mut self.fresh);
+        self.flushed += fresh.iter().map(|(_, block)| block.len() as u64).sum::<u64>();
         let hashed =
             fresh.into_iter().filter_map(|(cid, block)| Some((crate::base::sha256_of_cid(&cid)?, block)));
         Ok(self.members.inner.store.put_catalogue_blocks(&hashed.collect::<Vec<_>>())?)
+    }
+}
+
+impl Drop for Pulling {
+    /// What it has written is nobody's, unless it is whole.
+    fn drop(&mut self) {
+        self.members.inner.orphaned.fetch_add(self.flushed, Ordering::Relaxed);
     }
 }

@@ -305,6 +305,23 @@ impl Room {
         self.dropped.push(peer);
     }
 
+    /// Forgets which catalogues are here of nodes that do not count: they would take the places of those that do. Gives
+    /// whose they were.
+    pub(super) fn forget_absent(&mut self) -> Vec<PeerId> {
+        let absent: Vec<PeerId> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.have.is_some() && !self.counts(node))
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in &absent {
+            if let Some(node) = self.nodes.get_mut(peer) {
+                (node.have, node.pending) = (None, None);
+            }
+        }
+        absent
+    }
+
     /// Takes up a node that was kept: it is verified like any other, and what is here of it is taken on trust in our
     /// own disk.
     pub(super) fn restore_node(&mut self, kept: Kept, have: Option<Have>, options: &Options) {

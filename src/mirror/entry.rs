@@ -132,6 +132,12 @@ pub(super) fn of_tag(manifest: &Entry, tag: &str) -> Option<Entry> {
     (is_tag && entry.check().is_ok()).then_some(entry)
 }
 
+/// The entry of what came from members of a room. Its name and facts are theirs; what it is is what is stored, and the
+/// metadata beside it they may say what they like of.
+pub(super) fn of_said(found: &Description, said: Entry) -> Option<Entry> {
+    finish(found, said.purl, said.file, Facts { core_metadata: None, ..said.facts })
+}
+
 fn finish(found: &Description, purl: PackageUrl, file: String, facts: Facts) -> Option<Entry> {
     let entry = Entry {
         purl,

@@ -61,6 +61,8 @@ struct Follow {
     /// When everything is looked at anew; with `overfull` as soon as there is room for what did not fit.
     anew: Instant,
     overfull: bool,
+    /// Something did not fit.
+    full: bool,
     ended: async_channel::Receiver<Ended>,
     end: async_channel::Sender<Ended>,
 }
@@ -82,6 +84,7 @@ pub(super) async fn run(inner: Arc<Inner>, own: PeerId) {
         running: HashMap::new(),
         anew: Instant::now() + ANEW,
         overfull: false,
+        full: false,
         ended,
         end,
     };
@@ -163,9 +166,11 @@ impl Follow {
     /// Looks at catalogues that are new.
     async fn look(&mut self) {
         let (now, rooms) = (Instant::now(), self.rooms());
-        if self.anew <= now || rooms.is_empty() || self.overfull && self.waiting.len() < WAITING / 2 {
+        // Where nothing fits, there is no use in looking for more before something has gone.
+        let more = self.overfull && !self.full && self.waiting.len() < WAITING / 2;
+        if self.anew <= now || rooms.is_empty() || more {
             self.seen.clear();
-            (self.anew, self.overfull) = (now + ANEW, false);
+            (self.anew, self.overfull, self.full) = (now + ANEW, false, false);
         }
         self.seen.retain(|(room, _), _| rooms.contains(room));
         if rooms.is_empty() {
@@ -235,7 +240,10 @@ impl Follow {
             match self.room_for(waiting.entry.size).await {
                 true => self.fetch(sha256, waiting),
                 // A smaller one may fit; this one may when everything is looked at anew.
-                false => log::debug!("rooms: no room for {} of {}", waiting.entry.file, waiting.entry.purl),
+                false => {
+                    self.full = true;
+                    log::debug!("rooms: no room for {} of {}", waiting.entry.file, waiting.entry.purl);
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::members::MembersError;
 use crate::resolve::images::Spot;
 
 use super::Inner;
-use super::look::{How, Tags};
+use super::look::{How, Pages, Tags};
 
 /// What a change has made of rooms' catalogues.
 pub(super) type Published = Vec<(String, Root, Vec<Change>)>;
@@ -92,10 +92,11 @@ impl Inner {
 
     /// Takes out of a room's catalogue what does not hold any more. Blocks.
     pub(super) fn weed(&self, room: &str) -> Result<Published, MembersError> {
-        let (mut changes, mut tags, mut failure) = (Vec::new(), Tags::default(), None);
+        let (mut changes, mut failure) = (Vec::new(), None);
+        let (mut tags, mut pages) = (Tags::default(), Pages::default());
         self.members.own_entries(room, &mut |entry| {
             let wanted = self.options.gives && self.members.in_scope(room, &entry.purl);
-            match if wanted { self.look.holds(&entry, &mut tags) } else { Ok(false) } {
+            match if wanted { self.look.holds(&entry, &mut tags, &mut pages) } else { Ok(false) } {
                 Ok(true) => {}
                 Ok(false) => changes.push(Change::Remove { purl: entry.purl, file: entry.file }),
                 Err(e) => failure = Some(e),
@@ -123,8 +124,8 @@ impl Inner {
                 published.push((room.to_owned(), root, changes));
                 Ok(())
             }
-            // Left a moment ago.
-            Err(MembersError::NoRoom(_)) => Ok(()),
+            // Left a moment ago, perhaps joined again since.
+            Err(MembersError::NoRoom(_) | MembersError::Overtaken) => Ok(()),
             Err(e) => Err(e),
         }
     }

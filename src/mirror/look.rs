@@ -44,7 +44,7 @@ pub(super) enum How {
 
 /// Pages that were read a moment ago.
 #[derive(Default)]
-struct Pages(Vec<(ProjectName, Option<Page>)>);
+pub(super) struct Pages(Vec<(ProjectName, Option<Page>)>);
 
 type Page = (Project, Access);
 
@@ -239,7 +239,9 @@ impl Look {
             if self.is_denied(&said, found)? {
                 continue;
             }
-            return Ok(Some(Entry { first_seen: Some(found.stored_at.0 / 1000), ..said }));
+            if let Some(entry) = entry::of_said(found, said) {
+                return Ok(Some(entry));
+            }
         }
         Ok(None)
     }
@@ -256,11 +258,25 @@ impl Look {
 
     /// Whether an entry of this node's own catalogue still holds: its bytes are here and anybody's, and a tag means what
     /// it meant.
-    pub(super) fn holds(&self, entry: &Entry, tags: &mut Tags) -> Result<bool, StoreError> {
+    pub(super) fn holds(
+        &self,
+        entry: &Entry,
+        tags: &mut Tags,
+        pages: &mut Pages,
+    ) -> Result<bool, StoreError> {
         let Some(sha256) = entry.sha256() else { return Ok(false) };
         let Some(found) = self.store.describe(&sha256.digest())?.filter(|found| !found.private) else {
             return Ok(false);
         };
+        if let Some(project) = project_of(&entry.purl)
+            && let Some((page, access)) = pages.of(&self.resolve, &project)?
+        {
+            // The name is somebody's own by now, or its index lists other bytes.
+            let file = Description { filename: entry.file.clone(), ..found.clone() };
+            if *access == Access::Private || matches!(Listed::of(&page.files, &file), Listed::Otherwise) {
+                return Ok(false);
+            }
+        }
         let index = self.resolve.access_of(&found.upstream);
         let known = found.upstream == ROOM
             || index == Some(Access::Public)

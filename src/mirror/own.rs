@@ -139,12 +139,19 @@ struct Sweep {
     artifacts: Option<Vec<Sha256>>,
     /// Rooms whose catalogues are still to be walked.
     rooms: Option<Vec<String>>,
+    /// The same before anything else: what they mirror has changed, and nothing is said before what is too much is out.
+    first: Vec<String>,
 }
 
 impl Sweep {
     /// For what is missing or too much.
     fn new() -> Self {
-        Self { begun: Instant::now(), how: How::Unless, artifacts: None, rooms: None }
+        Self { begun: Instant::now(), how: How::Unless, artifacts: None, rooms: None, first: Vec::new() }
+    }
+
+    /// For what rooms mirror that was not what they mirrored before.
+    fn rescoped(rooms: Vec<String>) -> Self {
+        Self { first: rooms, ..Self::new() }
     }
 
     /// For what is said of everything, too.
@@ -236,7 +243,9 @@ impl Own {
         told.retain(|room, _| ids.contains(room));
         drop(told);
         if self.inner.rescope.swap(false, Ordering::Relaxed) {
-            self.sweep = Some(Sweep::new());
+            // What was not said yet may be what is not to be said now: it is told with the whole catalogue.
+            self.tellings.values_mut().for_each(|telling| telling.forget_changes());
+            self.sweep = Some(Sweep::rescoped(self.rooms()));
         }
     }
 
@@ -286,7 +295,7 @@ impl Own {
             self.sweep_on().await;
         } else if self.next_sweep <= now {
             self.sweep = Some(Sweep::thorough());
-        } else if self.changes >= SWEPT_AFTER {
+        } else if self.changes >= SWEPT_AFTER || self.inner.members.needs_sweep() {
             self.sweep_blocks().await;
         }
     }
@@ -297,14 +306,22 @@ impl Own {
     }
 
     async fn sweep_blocks(&mut self) {
-        self.changes = 0;
         let members = self.inner.members.clone();
-        self.inner.disk.run(move || members.sweep()).await;
+        // While catalogues are on their way it is tried again at the next tick.
+        if self.inner.disk.run(move || members.sweep()).await {
+            self.changes = 0;
+        }
     }
 
     /// The next piece of a sweep.
     async fn sweep_on(&mut self) {
         let Some(mut sweep) = self.sweep.take() else { return };
+        if let Some(room) = sweep.first.pop() {
+            let theirs = self.inner.clone();
+            self.sweep = Some(sweep);
+            self.publish(move || theirs.weed(&room)).await;
+            return self.tellings.values_mut().for_each(|telling| telling.forget_changes());
+        }
         let Some(artifacts) = &mut sweep.artifacts else {
             let theirs = self.inner.clone();
             let all = move || Ok((theirs.store.artifacts(usize::MAX)?, theirs.look.images.stored_spots()?));
@@ -362,11 +379,30 @@ impl Own {
         self.next_sweep = self.next_sweep.min(Instant::now() + AFTER_FAILURE);
     }
 
+    /// What is told is the catalogue that is here, whatever failed between the two.
+    fn agree(&mut self) {
+        let now = Instant::now();
+        for (room, telling) in &mut self.tellings {
+            let own = self.inner.members.own(room);
+            match own {
+                Some(root) if telling.root() != own => {
+                    telling.forget_changes();
+                    telling.changed(root, &[], now);
+                }
+                // It was damaged, or the room was left and joined again.
+                None if telling.root().is_some() && self.sweep.is_none() => self.sweep = Some(Sweep::new()),
+                _ => {}
+            }
+        }
+    }
+
     /// Says what is due.
     async fn tell(&mut self) {
-        if self.sweep.as_ref().is_some_and(|sweep| sweep.begun.elapsed() < SILENCE) {
+        let silent = |sweep: &Sweep| sweep.begun.elapsed() < SILENCE || !sweep.first.is_empty();
+        if self.sweep.as_ref().is_some_and(silent) {
             return;
         }
+        self.agree();
         let Some(standing) = tell::standing(&self.inner, &self.near, self.started) else { return };
         for (room, telling) in &mut self.tellings {
             let notes = self.notes.get_mut(room);

@@ -1,6 +1,6 @@
 //! Brings members' catalogues here, block by block: of each node one at a time, of few at once.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -32,12 +32,13 @@ const TICK: Duration = Duration::from_secs(60);
 
 /// Time for one catalogue, and for each of its entries beside that: slower nodes give none.
 const PULL_TIME: Duration = Duration::from_secs(120);
-const ENTRY_TIME: Duration = Duration::from_millis(2);
+const ENTRY_TIME: Duration = Duration::from_micros(500);
 
 /// What goes on, and what failed.
 #[derive(Default)]
 struct State {
-    running: HashSet<PeerId>,
+    /// Whose, and who speaks for them: of one user one at a time, so that nobody takes all places.
+    running: HashMap<PeerId, String>,
     backoff: Backoff<PeerId>,
 }
 
@@ -55,7 +56,10 @@ pub(super) async fn run(inner: Arc<Inner>, near: Near) {
         let mut next = now + TICK;
         for wanted in wanted {
             let peer = wanted.peer;
-            if state.lock().expect(LOCK).running.contains(&peer) {
+            let is_busy = |running: &HashMap<PeerId, String>| {
+                running.contains_key(&peer) || running.values().any(|user| *user == wanted.user)
+            };
+            if is_busy(&state.lock().expect(LOCK).running) {
                 continue;
             }
             if let Some(until) = state.lock().expect(LOCK).backoff.until(&peer, now) {
@@ -69,7 +73,7 @@ pub(super) async fn run(inner: Arc<Inner>, near: Near) {
             }
             // Whoever ends rings.
             let Some(place) = places.try_acquire_arc() else { break };
-            state.lock().expect(LOCK).running.insert(peer);
+            state.lock().expect(LOCK).running.insert(peer, wanted.user.clone());
             let (inner, near, state) = (inner.clone(), near.clone(), state.clone());
             inner.clone().tasks.spawn(async move {
                 let outcome = in_time(&inner, &near, &wanted).await;

@@ -189,6 +189,14 @@ impl Telling {
         self.told_all();
     }
 
+    /// What has changed is not told as changes, but with the whole catalogue.
+    pub(super) fn forget_changes(&mut self) {
+        if self.unsaid.as_ref().is_some_and(|unsaid| !unsaid.is_empty()) {
+            self.unsaid = None;
+            self.packages.rest();
+        }
+    }
+
     /// The changes are too many for one event.
     pub(super) fn does_not_fit(&mut self, now: Instant) {
         self.unsaid = None;

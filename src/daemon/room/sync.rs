@@ -248,12 +248,13 @@ impl Sync<'_> {
     }
 
     fn within_budget(&self) -> Result<(), Failure> {
-        let (planned, budget) = (self.sums.planned, self.rooms.store.space()?.budget_bytes);
-        match planned.bytes > budget {
+        let Sums { planned, here, .. } = self.sums;
+        let budget = self.rooms.store.space()?.budget_bytes;
+        match planned.bytes.saturating_add(here.bytes) > budget {
             true => Err(format!(
-                "{} files of {} bytes are not here, and the store takes {budget}: give it more ([store] budget), or the \
-                 room a smaller scope",
-                planned.files, planned.bytes
+                "{} files of {} bytes are not here, {} bytes of the room are, and the store takes {budget}: give it more \
+                 ([store] budget), or the room a smaller scope",
+                planned.files, planned.bytes, here.bytes
             )
             .into()),
             false => Ok(()),
