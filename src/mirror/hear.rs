@@ -1,4 +1,4 @@
-//! From the rooms' client to [`Members`]: what rooms there are, who is in them, what is said.
+//! From the rooms' client to `Members`: what rooms there are, who is in them, what is said.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -95,9 +95,9 @@ fn metadata_beside_a_wheel_or_in_it() {
         assert!(page.text().contains("core-metadata"), "{}", page.text());
         let answer = nodes[1].get(&path);
         assert_eq!((answer.status, answer.text().as_str()), (200, METADATA), "{stated} {fetched}");
-        // For what is beside the wheel the wheel is not fetched.
+        // It is the wheel's own, whoever has it as a file: of the wheel the members know the digest.
         nodes[1].settle();
-        assert_eq!(nodes[1].stored(&project.sha256).is_none(), fetched);
+        assert!(nodes[1].stored(&project.sha256).is_some());
         assert_eq!(nodes[1].get(&path).text(), METADATA);
     }
 }
@@ -111,8 +111,7 @@ fn metadata_that_is_not_the_wheels() {
     entry.facts.core_metadata = Some(Sha256::of(b"Requires-Dist: evil").digest());
     two.tells(vec![entry]);
     let answer = two.nodes[1].get(&format!("{}.metadata", project.file()));
-    assert_eq!(answer.status, 502, "{}", answer.text());
-    assert!(answer.text().contains("digest"), "{}", answer.text());
+    assert_eq!((answer.status, answer.text().as_str()), (200, METADATA), "what is in the wheel counts");
 }
 
 #[test]

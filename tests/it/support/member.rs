@@ -189,7 +189,8 @@ pub fn entry(purl: &str, file: &str, bytes: &[u8]) -> Entry {
         root,
         digests: vec![sha256.digest()],
         facts: Facts::default(),
-        first_seen: None,
+        // Later than any page of an index that a test has: it is news.
+        first_seen: Some(4_000_000_000),
     }
 }
 
