@@ -40,7 +40,7 @@ mod clients {
     }
 }
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dpm::base::{Access, Sha256};
 use dpm::store::{Facts, Store};
@@ -104,6 +104,7 @@ fn flood(club: &Club, ada: &Node, bob: &Node, count: usize) {
         catalogues.iter().find(|(of, _)| *of == peer).and_then(|(_, root)| *root).map_or(0, |r| r.entries)
     };
     let (before, events, begun) = (entries(), club.events().len(), Instant::now());
+    let began = SystemTime::now().duration_since(UNIX_EPOCH).expect("1970 is over").as_millis() as u64;
     for n in 0..count {
         put(&store, n);
     }
@@ -119,6 +120,10 @@ fn flood(club: &Club, ada: &Node, bob: &Node, count: usize) {
         (begun.elapsed() - stored).as_secs_f64(),
         club.events().len() - events
     );
+    for event in &club.events()[events..] {
+        let at = event["origin_server_ts"].as_u64().expect("a time").saturating_sub(began);
+        println!("    {} of {} after {:.1} s", event["type"], event["sender"], at as f64 / 1e3);
+    }
 }
 
 /// A node as a process of its own, in the room, with nothing to do.
