@@ -66,9 +66,10 @@ fn what_one_stores_the_others_know_and_nothing_else() {
     ada.order(&Order::Purge(format!("sha256:{}", later.sha256)));
     until("bob's node knows that it is gone", || !knows(&bob, &ada, &later.sha256));
     let (added, removed) = club.packages();
-    assert_eq!(added, [inside.filename.clone(), later.filename.clone()]);
+    // When the scope changed, the whole catalogue was told of and no changes: among those may be what is not to be said.
+    assert_eq!(added, [inside.filename.clone()]);
     // Events may have been too many by then, and the catalogue has it all.
-    assert_eq!(removed.first(), Some(&inside.filename), "{removed:?}");
+    assert!(removed.iter().all(|file| *file == later.filename), "{removed:?}");
     for event in club.events() {
         let text = event.to_string();
         assert!(!text.contains("outside"), "{text}");

@@ -170,7 +170,10 @@ fn more_than_the_store_takes() {
     let platforms = Platforms::All;
     let order = Order::Room(RoomOrder::Sync { room: ROOM.into(), platforms });
     let error = node.carry(&order, b"").unwrap_err();
-    assert!(error.contains("2097152 bytes are not here, and the store takes 1048576"), "{error}");
+    assert!(
+        error.contains("2097152 bytes are not here, 0 bytes of the room are, and the store takes 1048576"),
+        "{error}"
+    );
     assert_eq!(upstream.hits(&project.file_path()), 0);
 }
 
