@@ -67,7 +67,7 @@ fn what_one_stores_the_others_know_and_nothing_else() {
     until("bob's node knows that it is gone", || !knows(&bob, &ada, &later.sha256));
     let (added, removed) = club.packages();
     // When the scope changed, the whole catalogue was told of and no changes: among those may be what is not to be said.
-    assert_eq!(added, [inside.filename.clone()]);
+    assert_eq!(added, std::slice::from_ref(&inside.filename));
     // Events may have been too many by then, and the catalogue has it all.
     assert!(removed.iter().all(|file| *file == later.filename), "{removed:?}");
     for event in club.events() {
