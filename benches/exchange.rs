@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dpm::base::{Access, Cid, Digest, Sha256};
-use dpm::exchange::{BITSWAP, DagLimits, Exchange, NEAR, Parts, Sharing, Want};
+use dpm::exchange::{BITSWAP, DagLimits, Exchange, NEAR, Parts, Patience, Sharing, Want};
 use dpm::members::{self, Members};
 use dpm::peers::{Circle, Peers};
 use dpm::rt::{Clock, Executor, Gate, Tasks};
@@ -258,6 +258,7 @@ impl Party {
             disk: Gate::new(16),
             tasks: tasks.clone(),
             sharing: Sharing::default(),
+            patience: Patience::default(),
         });
         tasks.spawn(async move {
             while let Ok(event) = events.recv().await {

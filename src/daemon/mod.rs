@@ -27,7 +27,7 @@ use crate::config::{self, AptSource, Config};
 use crate::eco::apt::Source;
 use crate::eco::oci;
 use crate::eco::pypi::NamePattern;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Patience};
 use crate::fetch::{self, Fetch};
 use crate::front::{self, Door, Listener, Metrics, serve};
 use crate::lan::Services;
@@ -85,6 +85,8 @@ pub struct Tuning {
     pub hidden: bool,
     /// Which addresses count as near.
     pub vicinity: Vicinity,
+    /// How long the answers of nodes around are waited for.
+    pub patience: Patience,
 }
 
 /// A running node. Dropping it without [`Daemon::stop`] stops it hard.

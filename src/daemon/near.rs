@@ -64,6 +64,7 @@ impl Neighbours {
             disk: ground.disk.clone(),
             tasks: tasks.clone(),
             sharing: Sharing { off: config.share == Share::Off, allow: config.allow.clone() },
+            patience: tuning.patience,
         });
         let discover = !tuning.hidden;
         let addresses = {

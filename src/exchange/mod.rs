@@ -13,6 +13,7 @@ mod session;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_lock::Semaphore;
 use event_listener::Event;
@@ -63,6 +64,7 @@ struct Inner {
     disk: Gate,
     tasks: Tasks,
     sharing: Sharing,
+    patience: Patience,
     places: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
     /// Peers that are being told what is here; notified when one comes back.
@@ -89,6 +91,40 @@ pub struct Parts {
     pub tasks: Tasks,
     /// Who may have what.
     pub sharing: Sharing,
+    /// How long answers are waited for.
+    pub patience: Patience,
+}
+
+/// How long the answers of nodes around are waited for before somebody else is asked instead: the upstream, in most
+/// cases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// The least that one of dpm's nodes has. Between this and `most` it is a few of its own round trips.
+    pub least: Duration,
+    /// The most that it has.
+    pub most: Duration,
+    /// What it has while its round trip is not known yet.
+    pub first: Duration,
+    /// What all other IPFS nodes have together. Those that have nothing say so in a round trip.
+    pub strangers: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            least: Duration::from_millis(150),
+            most: Duration::from_millis(400),
+            first: Duration::from_millis(200),
+            strangers: Duration::from_millis(250),
+        }
+    }
+}
+
+impl Patience {
+    /// As long for everybody: for tests, in which a machine may be too busy for an answer in time.
+    pub fn of(time: Duration) -> Self {
+        Self { least: time, most: time, first: time, strangers: time }
+    }
 }
 
 /// Who may have what.
@@ -127,7 +163,7 @@ pub struct Counters {
 impl Exchange {
     /// Starts to give, and is ready to take.
     pub fn start(parts: Parts) -> Self {
-        let Parts { swarm, store, peers, members, disk, tasks, sharing } = parts;
+        let Parts { swarm, store, peers, members, disk, tasks, sharing, patience } = parts;
         let inner = Inner {
             swarm,
             store,
@@ -139,6 +175,7 @@ impl Exchange {
             disk,
             tasks: tasks.clone(),
             sharing,
+            patience,
             places: Arc::new(Semaphore::new(CHUNKS_IN_MEMORY)),
             strangers: Arc::new(Semaphore::new(CHUNKS_OF_STRANGERS)),
             told: Mutex::default(),

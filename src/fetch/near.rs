@@ -25,9 +25,6 @@ use super::verify::{Verified, Verifier};
 use super::{FetchError, Inner, Via};
 use hedge::Hedge;
 
-/// Time that IPFS nodes other than dpm's have before the upstream is asked. Those that have nothing say so in a round trip.
-const HEAD_START: Duration = Duration::from_millis(250);
-
 /// Times that the nodes around are asked for one artifact without anything new coming of it.
 const ROUNDS: usize = 8;
 
@@ -410,7 +407,7 @@ impl<'a> Progress<'a> {
         if self.verifier.at > 0 || !is_one_block(&self.flight.artifact) {
             return None;
         }
-        let given = block_on(self.near.ask_strangers(digest.sha256()?, HEAD_START));
+        let given = block_on(self.near.ask_strangers(digest.sha256()?));
         given.filter(|(peer, _)| !self.but.contains(peer))
     }
 

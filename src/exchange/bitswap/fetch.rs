@@ -165,12 +165,13 @@ impl Exchange {
     /// Asks IPFS nodes that are not dpm's, near or elsewhere and listing it in a room, for an artifact of one block, which
     /// its SHA-256 names, and gives who had it.
     ///
-    /// Waits until all have said that they do not, `patience` at most. Cancel-safe.
-    pub async fn ask_strangers(&self, sha256: Sha256, patience: Duration) -> Option<(PeerId, Bytes)> {
+    /// Waits until all have said that they do not, [`Patience::strangers`](super::super::Patience) at most. Cancel-safe.
+    pub async fn ask_strangers(&self, sha256: Sha256) -> Option<(PeerId, Bytes)> {
         let strangers = self.strangers(&self.listed_by(sha256).await);
         if strangers.is_empty() {
             return None;
         }
+        let patience = self.inner.patience.strangers;
         let limits = DagLimits { bytes: CHUNK_BYTES, patience, absence: Absence::Ends };
         let asking = async {
             let walk = Walk::new(raw_cid(sha256), limits.bytes).ok()?;

@@ -19,19 +19,11 @@ use super::io::{Reader, within, write_frame};
 /// Nodes asked at once. On a larger LAN those that say they have it come first, and news tells who that is.
 const ASKED: usize = 32;
 
-/// The least and the most that a node's answer is waited for before the upstream is asked instead. Between them it is
-/// [`ROUND_TRIPS`] of its own.
-const LEAST_PATIENCE: Duration = Duration::from_millis(150);
-const MOST_PATIENCE: Duration = Duration::from_millis(400);
-
 /// How long answers are waited for when there is nobody else to ask, until one has something.
 const LAST_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Round trips that an answer may take: the question is one, a stream and a lookup on a busy box the others.
 const ROUND_TRIPS: u32 = 4;
-
-/// Patience with a node whose round trip is not known yet.
-const FIRST_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Largest root block that stands in an answer: all who have it send one.
 const INLINE_BYTES: u64 = 16 << 10;
@@ -84,7 +76,7 @@ impl Exchange {
 
     /// Asks the nodes around for an artifact, and tells them that this node is about to fetch it.
     ///
-    /// Waits for each node as its round trip deserves, 250 ms at most, and not at all for those that never answer in
+    /// Waits for each node as its round trip deserves (see [`Patience`](super::super::Patience)), and not at all for those that never answer in
     /// time. `but` are not asked, and those that have let this node down only as the `last` resort: then 3 s are waited
     /// for anybody who has something. Cancel-safe.
     pub async fn ask(&self, digest: &Digest, but: &[PeerId], last: bool) -> Answer {
@@ -108,9 +100,10 @@ impl Exchange {
             return answer;
         }
         let round_trips: Vec<_> = inner.swarm.peers().into_iter().map(|p| (p.peer, p.rtt)).collect();
+        let times = inner.patience;
         let patience = |peer: &PeerId| {
             let known = round_trips.iter().find(|(p, _)| p == peer).and_then(|(_, rtt)| *rtt);
-            known.map_or(FIRST_PATIENCE, |rtt| (rtt * ROUND_TRIPS).clamp(LEAST_PATIENCE, MOST_PATIENCE))
+            known.map_or(times.first, |rtt| (rtt * ROUND_TRIPS).clamp(times.least, times.most))
         };
         let now = Instant::now();
         let mut awaited: HashMap<PeerId, Instant> = HashMap::new();

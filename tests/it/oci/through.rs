@@ -77,8 +77,9 @@ impl Front {
 fn hasty(config: &mut Config, tuning: &mut Tuning, registries: Vec<Registry>, time: &Arc<AtomicU64>) {
     config.oci = registries;
     tuning.clock = Clock::Manual(time.clone());
-    tuning.upstream.answer_time = Duration::from_secs(2);
-    tuning.upstream.stall_time = Duration::from_millis(500);
+    // Short, for upstreams that hang, and long enough for a real registry on a busy machine.
+    tuning.upstream.answer_time = Duration::from_secs(5);
+    tuning.upstream.stall_time = Duration::from_secs(1);
     tuning.upstream.avoid_time = Duration::from_millis(1);
 }
 

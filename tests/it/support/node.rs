@@ -6,7 +6,7 @@ use std::time::Duration;
 use dpm::base::{Multiaddr, PeerId, Sha256};
 use dpm::config::{Budget, Config, Freshness, Index, Learned, Log, Near, Origin, Rooms, Store};
 use dpm::daemon::{Admin, Daemon, Order, Tuning};
-use dpm::exchange::Exchange;
+use dpm::exchange::{Exchange, Patience};
 use dpm::rt::UnixMillis;
 use dpm::store::Description;
 use dpm::upstream;
@@ -66,6 +66,8 @@ impl Node {
                 stall_time: Duration::from_secs(2),
                 ..upstream::Options::default()
             },
+            // A neighbour who answers is heard, however busy the machine is.
+            patience: Patience::of(Duration::from_secs(4)),
             ..Tuning::default()
         };
         change(&mut config, &mut tuning);
