@@ -255,10 +255,10 @@ fn services_are_found_by_zeroconf() {
     // Another box of the same kind takes the next name.
     let on_second = publish(&second, "dpm on box");
     on_second.hear("its other name", |line| line.contains("named dpm-2.local").then_some(()));
-    resolves(&mut browser, "dpm-2.local", "10.7.0.2");
-    resolves(&mut browser, "dpm.local", "10.7.0.1");
     let other = browser.hear("the second", |line| line.strip_prefix("found ").map(str::to_owned));
     assert!(other.contains("_(2).") && other.contains(" dpm-2.local. "), "{other}");
+    resolves(&mut browser, "dpm-2.local", "10.7.0.2");
+    resolves(&mut browser, "dpm.local", "10.7.0.1");
 
     on_first.end();
     let gone = browser.hear("a goodbye", |line| line.strip_prefix("gone ").map(str::to_owned));
