@@ -12,7 +12,7 @@ use crate::base::PeerId;
 use crate::members::Heard;
 use crate::resolve::PageKey;
 use crate::room::{Connection, Content, Event, Kind, RoomError, RoomId, StateEvent, UserId};
-use crate::wire::room::{Context, IndexNote, NODE_EVENT, NodeAdvert, SCOPE_EVENT};
+use crate::wire::room::{Context, IndexNote, NODE_EVENT, NodeAdvert, PACKAGES_EVENT, SCOPE_EVENT};
 
 use super::{Inner, LOCK};
 
@@ -183,7 +183,14 @@ impl Inner {
                     kind.as_str(),
                     content.as_str().as_bytes(),
                 ),
-                Event::Refused { .. } | Event::Connection(_) => continue,
+                Event::Refused { room, kind, .. } => {
+                    if [NODE_EVENT, PACKAGES_EVENT].contains(&kind.as_str()) {
+                        self.refused.lock().expect(LOCK).insert(room.to_string());
+                        self.own.ring();
+                    }
+                    continue;
+                }
+                Event::Connection(_) => continue,
             };
             match heard {
                 Heard::Scope => self.rescope(),

@@ -23,7 +23,7 @@ mod standing;
 mod tell;
 mod telling;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -136,6 +136,8 @@ struct Inner {
     own_peer: Option<PeerId>,
     /// What rooms have of this node, where that was looked up anew.
     told: Mutex<HashMap<String, Option<NodeAdvert>>>,
+    /// Rooms that did not take what this node said of itself.
+    refused: Mutex<BTreeSet<String>>,
 }
 
 impl Mirror {
@@ -164,6 +166,7 @@ impl Mirror {
             notes: Mutex::default(),
             own_peer: near.as_ref().map(|near| near.swarm.peer_id()),
             told: Mutex::default(),
+            refused: Mutex::default(),
         });
         tasks.spawn(hear::run(inner.clone(), heard));
         if let Some(near) = near {

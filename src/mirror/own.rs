@@ -97,7 +97,7 @@ pub(super) async fn run(inner: Arc<Inner>, near: Near) {
                 own.spots.insert(spot);
                 own.gathered.get_or_insert(Instant::now() + GATHER);
             }
-            Woken::Time => {}
+            Woken::Time => own.rooms_changed(),
         }
         own.work().await;
         own.tell().await;
@@ -226,11 +226,13 @@ impl Own {
         let mut told = self.inner.told.lock().expect(LOCK);
         let has_queued = self.inner.client.status().queued > 0;
         for room in &ids {
+            // What waits to be sent will be there: only then it is known what the room does not have.
+            if has_queued && self.tellings.contains_key(room) {
+                continue;
+            }
             // Before the client has told what the room has of this node nothing is said there.
             let Some(advert) = told.remove(room) else { continue };
             match self.tellings.get_mut(room) {
-                // What waits to be sent will be there.
-                Some(_) if has_queued => {}
                 Some(telling) => telling.correct(advert),
                 None => {
                     let telling = Telling::new(pace, advert, self.inner.members.own(room), now);
@@ -242,6 +244,11 @@ impl Own {
         }
         told.retain(|room, _| ids.contains(room));
         drop(told);
+        for room in std::mem::take(&mut *self.inner.refused.lock().expect(LOCK)) {
+            if let Some(telling) = self.tellings.get_mut(&room) {
+                telling.refused(now);
+            }
+        }
         if self.inner.rescope.swap(false, Ordering::Relaxed) {
             // What was not said yet may be what is not to be said now: it is told with the whole catalogue.
             self.tellings.values_mut().for_each(|telling| telling.forget_changes());

@@ -27,6 +27,9 @@ const PARTS: u32 = 3;
 /// After the homeserver's client did not take an event it is offered again.
 const AGAIN: Duration = Duration::from_secs(60);
 
+/// After the homeserver refused an event: what somebody may change, who may speak in the room, takes people minutes.
+const AFTER_REFUSAL: Duration = Duration::from_secs(600);
+
 /// What a node is, besides its catalogue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Standing {
@@ -57,6 +60,8 @@ pub(super) struct Telling {
     told: Option<(Root, u64)>,
     /// What has changed since then, while it may fit one event.
     unsaid: Option<BTreeMap<(PackageUrl, String), Option<Entry>>>,
+    /// Until then nothing is said.
+    held: Option<Instant>,
 }
 
 impl Telling {
@@ -72,6 +77,7 @@ impl Telling {
             root,
             told,
             unsaid: same.then(BTreeMap::new),
+            held: None,
         }
     }
 
@@ -79,6 +85,7 @@ impl Telling {
     pub(super) fn correct(&mut self, advert: Option<NodeAdvert>) {
         // What failed before is offered at once: somebody has logged in, or the homeserver is back.
         self.state.rest();
+        self.held = None;
         if self.advert != advert {
             self.told = advert.as_ref().and_then(|advert| Some((advert.catalogue?, advert.sequence)));
             self.unsaid = None;
@@ -137,12 +144,16 @@ impl Telling {
 
     /// When [`Telling::say`] will have something.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.state.due().into_iter().chain(self.packages.due()).min()
+        let due = self.state.due().into_iter().chain(self.packages.due()).min();
+        due.map(|due| self.held.map_or(due, |held| held.max(due)))
     }
 
     /// What is to be said now. Whoever says it tells with [`Telling::said_packages`], [`Telling::said_state`],
     /// [`Telling::does_not_fit`] or [`Telling::failed`].
     pub(super) fn say(&mut self, now: Instant) -> Say {
+        if self.held.is_some_and(|held| now < held) {
+            return Say::Nothing;
+        }
         if self.packages.is_due(now) {
             match &self.unsaid {
                 Some(unsaid) if !unsaid.is_empty() => {
@@ -209,6 +220,14 @@ impl Telling {
         self.packages.rest();
         self.state.rest();
         self.state.want(now + AGAIN);
+    }
+
+    /// The homeserver refused what was queued, so the room does not have it.
+    pub(super) fn refused(&mut self, now: Instant) {
+        (self.advert, self.told, self.unsaid) = (None, None, None);
+        self.packages.rest();
+        self.state.want(now);
+        self.held = Some(now + AFTER_REFUSAL);
     }
 
     fn told_all(&mut self) {
@@ -413,6 +432,27 @@ mod tests {
         room.telling.failed(room.start);
         assert_eq!(room.telling.say(room.start + seconds(59)), Say::Nothing);
         assert_eq!(room.telling.say(room.start + seconds(60)), Say::State);
+    }
+
+    #[test]
+    fn what_was_refused_is_told_again_later() {
+        let mut room = Room::new(Some(advert(Some(root(1)), 1)), Some(root(1)));
+        room.telling.changed(root(2), &[put(2)], room.start);
+        room.until(seconds(5));
+        assert_eq!((room.states.len(), room.packages.len()), (0, 1));
+        room.telling.refused(room.start + seconds(5));
+        room.telling.changed(root(3), &[put(3)], room.start + seconds(6));
+        room.check(seconds(30));
+        room.until(seconds(604));
+        assert_eq!((room.states.len(), room.packages.len()), (0, 1));
+        room.until(seconds(2000));
+        assert_eq!((&room.states[..], room.packages.len()), (&[seconds(605)][..], 1));
+        // Or when it is looked at what the room has.
+        room.telling.refused(room.start + seconds(2000));
+        room.telling.correct(Some(advert(Some(root(1)), 1)));
+        room.check(seconds(2001));
+        room.until(seconds(2010));
+        assert_eq!(room.states.len(), 2);
     }
 
     #[test]
