@@ -10,13 +10,10 @@ use crate::base::PackageUrl;
 use crate::room::Pace;
 use crate::wire::room::MOST_INDEXES;
 
-use super::rhythm::{Rhythm, share};
+use super::rhythm::{INDEXES, Rhythm, share};
 
 /// How long is waited for more before a room is told: an index changes many pages of a release at once.
 const GATHER: Duration = Duration::from_secs(10);
-
-/// Of the pace of a room's events.
-const PARTS: u32 = 10;
 
 /// Notes that are remembered, so as not to be told again.
 const HEARD: usize = 1024;
@@ -50,7 +47,7 @@ pub(super) struct Notes {
 
 impl Notes {
     pub(super) fn new(pace: Pace, now: Instant) -> Self {
-        Self { rhythm: Rhythm::new(share(pace, PARTS), now), waiting: BTreeMap::new() }
+        Self { rhythm: Rhythm::new(share(pace, INDEXES), now), waiting: BTreeMap::new() }
     }
 
     /// A page changed. Those that do not fit are left out: every node asks in its own time anyway.

@@ -7,9 +7,15 @@ use crate::room::Pace;
 /// How long is waited for more before something is told: what an installation gets comes in tenths of seconds.
 pub(super) const GATHER: Duration = Duration::from_millis(300);
 
-/// The pace of one of `parts` that share it, each of which may say something.
-pub(super) fn share(pace: Pace, parts: u32) -> Pace {
-    Pace { per_second: pace.per_second / f64::from(parts), burst: (pace.burst / parts).max(1) }
+/// Tenths of a room's pace for each thing that is said there. Packages have most: what others wait for is what somebody
+/// has just fetched, and the state says all that came meanwhile.
+pub(super) const PACKAGES: u32 = 6;
+pub(super) const STATE: u32 = 3;
+pub(super) const INDEXES: u32 = 1;
+
+/// So many tenths of a pace.
+pub(super) fn share(pace: Pace, tenths: u32) -> Pace {
+    Pace { per_second: pace.per_second * f64::from(tenths) / 10.0, burst: (pace.burst * tenths / 10).max(1) }
 }
 
 /// The rhythm of one thing that is said again and again.
@@ -86,10 +92,11 @@ mod tests {
 
     #[test]
     fn a_flood_costs_a_handful() {
-        let pace = share(Pace::default(), 4);
+        let pace = share(Pace::default(), STATE);
         let within = Duration::from_secs(120);
         let said = said(pace, Duration::from_millis(10), within);
-        assert!((4..=9).contains(&said.len()), "{said:?}");
+        // Three at once, and then one in 17 seconds.
+        assert!((9..=11).contains(&said.len()), "{said:?}");
         assert!(said[0] >= GATHER && said[0] < 2 * GATHER, "the first at once: {said:?}");
         assert!(said[1] < Duration::from_secs(1), "and the next: {said:?}");
     }
@@ -97,7 +104,7 @@ mod tests {
     #[test]
     fn what_comes_now_and_then_is_said_at_once() {
         let start = Instant::now();
-        let mut rhythm = Rhythm::new(share(Pace::default(), 4), start);
+        let mut rhythm = Rhythm::new(share(Pace::default(), STATE), start);
         assert_eq!(rhythm.due(), None);
         for minute in 0..10 {
             let now = start + Duration::from_secs(60 * minute);
