@@ -48,14 +48,13 @@ fn read(file: &Path) -> Result<String> {
 /// Asks on the terminal, which does not show what is typed.
 fn prompt(user: &str) -> Result<String> {
     let stdin = std::io::stdin();
-    eprint!("password of {user}: ");
-    std::io::stderr().flush()?;
     let before = tcgetattr(&stdin)?;
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
+    // Before it is asked for: who answers at once, as a script does, would have it shown, and then thrown away.
     tcsetattr(&stdin, OptionalActions::Flush, &silent)?;
     let mut line = String::new();
-    let read = stdin.read_line(&mut line);
+    let read = ask(user).and_then(|()| stdin.read_line(&mut line));
     tcsetattr(&stdin, OptionalActions::Flush, &before)?;
     eprintln!();
     read?;
@@ -63,4 +62,10 @@ fn prompt(user: &str) -> Result<String> {
         "" => bail!("no password was given"),
         password => Ok(password.to_owned()),
     }
+}
+
+fn ask(user: &str) -> std::io::Result<()> {
+    let mut terminal = std::io::stderr();
+    write!(terminal, "password of {user}: ")?;
+    terminal.flush()
 }
