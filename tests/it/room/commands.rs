@@ -176,8 +176,9 @@ fn secrets_come_from_files_and_the_environment_and_from_nowhere_else() {
     until("it is online", || node.is("online"));
 
     assert_eq!(node.says(&["logout"]), "logged out\n");
-    for (typed, want) in [("", "no password was given"), ("wrong horse", "refuses"), (PASSWORD, "logged in")]
-    {
+    let typed =
+        [("^C", ""), ("", "no password was given"), ("wrong horse", "refuses"), (PASSWORD, "logged in")];
+    for (typed, want) in typed {
         let words = login(&[]);
         let mut typist = Command::new(counterpart("pip", "python"));
         typist.args(["-c", TYPIST, typed]).arg(words.get_program()).args(words.get_args());
@@ -193,16 +194,19 @@ fn secrets_come_from_files_and_the_environment_and_from_nowhere_else() {
     until("it is online", || node.is("online"));
 }
 
-/// Runs a command on a terminal, types a line as soon as it is asked for one, and prints what the terminal has shown.
-/// Fails if the terminal is left silent.
+/// Runs a command on a terminal, types a line as soon as it is asked for one, or interrupts it, and prints what the
+/// terminal has shown. Fails if the terminal is left silent.
 const TYPIST: &str = r#"
-import os, pty, subprocess, sys, termios
+import os, pty, signal, subprocess, sys, termios
 ours, theirs = pty.openpty()
 command = subprocess.Popen(sys.argv[2:], stdin=theirs, stdout=theirs, stderr=theirs)
 shown = b""
 while not shown.endswith(b": "):
     shown += os.read(ours, 1024)
-os.write(ours, sys.argv[1].encode() + b"\n")
+if sys.argv[1] == "^C":
+    command.send_signal(signal.SIGINT)
+else:
+    os.write(ours, sys.argv[1].encode() + b"\n")
 command.wait()
 if not termios.tcgetattr(theirs)[3] & termios.ECHO:
     sys.exit("the terminal is left silent")
