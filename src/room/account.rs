@@ -147,7 +147,7 @@ async fn ask(
             let after = answer.as_ref().and_then(|a| a["retry_after_ms"].as_u64());
             RoomError::Later { why, after: after.map(|ms| Duration::from_millis(ms).min(ASKED_PAUSE)) }
         }
-        Some(_) if status.is_client_error() => RoomError::Refused(why),
+        Some(_) if status.is_client_error() && status.as_u16() != 429 => RoomError::Refused(why),
         _ => RoomError::Later { why, after: None },
     })
 }

@@ -98,3 +98,52 @@ pub(super) fn plain(error: &reqwest::Error) -> String {
 pub(super) fn legible(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use matrix_sdk::ruma::api::EndpointError as _;
+
+    use super::*;
+
+    /// What an answer with this head and body means.
+    fn of(status: u16, header: Option<&str>, body: &str) -> Failure {
+        let mut answer = http::Response::builder().status(status);
+        if let Some(value) = header {
+            answer = answer.header("retry-after", value);
+        }
+        Failure::of_answer(&ApiError::from_http_response(answer.body(body.to_owned()).unwrap()))
+    }
+
+    /// However long a homeserver asks to be left alone, it is asked again some day.
+    #[test]
+    fn what_a_homeserver_that_has_enough_asks_for() {
+        let limit = |more: &str| format!(r#"{{"errcode":"M_LIMIT_EXCEEDED","error":"enough"{more}}}"#);
+        let (second, most) = (Some(Duration::from_secs(1)), Some(ASKED_PAUSE));
+        for (status, header, body, want) in [
+            (429, None, limit(""), None),
+            (429, None, limit(r#","retry_after_ms":1000"#), second),
+            (429, None, limit(r#","retry_after_ms":3600001"#), most),
+            (429, None, limit(r#","retry_after_ms":9007199254740991"#), most),
+            // What is no time is none.
+            (429, None, limit(r#","retry_after_ms":18446744073709551616"#), None),
+            (429, None, limit(r#","retry_after_ms":-1000"#), None),
+            (429, None, limit(r#","retry_after_ms":"soon""#), None),
+            (429, Some("1"), limit(""), second),
+            (429, Some("1"), limit(r#","retry_after_ms":9000"#), second),
+            (429, Some("18446744073709551615"), limit(""), most),
+            (429, Some("Fri, 31 Dec 9999 23:59:59 GMT"), limit(""), None),
+            (429, Some("soon"), limit(""), None),
+            // A proxy's words, and another code.
+            (429, Some("1"), "<html>slow down</html>".to_owned(), None),
+            (429, None, r#"{"errcode":"M_UNKNOWN","error":"enough"}"#.to_owned(), None),
+            (503, Some("1"), "{}".to_owned(), None),
+        ] {
+            match of(status, header, &body) {
+                Failure::Again { after, .. } => assert_eq!(after, want, "{header:?} {body}"),
+                other => panic!("{header:?} {body}: {other:?}"),
+            }
+        }
+        let refused = of(403, None, r#"{"errcode":"M_FORBIDDEN","error":"no"}"#);
+        assert!(matches!(refused, Failure::Refused(_)), "{refused:?}");
+    }
+}

@@ -19,4 +19,5 @@ mod sessions;
 mod synapse;
 pub mod tunnel;
 mod whole;
+mod without;
 mod world;

@@ -9,6 +9,9 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 /// Longest secret in bytes.
 const SECRET_BYTES: u64 = 16 << 10;
 
+/// What a shell is told of a command that Ctrl-C has ended.
+const INTERRUPTED: i32 = 130;
+
 /// The secret of a login, and whether it is a `password` or a `token`.
 pub(super) fn secret(
     password_file: Option<&Path>,
@@ -48,14 +51,20 @@ fn read(file: &Path) -> Result<String> {
 /// Asks on the terminal, which does not show what is typed.
 fn prompt(user: &str) -> Result<String> {
     let stdin = std::io::stdin();
-    eprint!("password of {user}: ");
-    std::io::stderr().flush()?;
     let before = tcgetattr(&stdin)?;
-    let mut silent = before.clone();
+    let (mut silent, restored) = (before.clone(), before.clone());
     silent.local_modes.remove(LocalModes::ECHO);
+    // Whoever breaks it off has the terminal back as it was.
+    ctrlc::try_set_handler(move || {
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &restored);
+        eprintln!();
+        std::process::exit(INTERRUPTED);
+    })
+    .context("watch for signals")?;
+    // Before it is asked for: who answers at once, as a script does, would have it shown, and then thrown away.
     tcsetattr(&stdin, OptionalActions::Flush, &silent)?;
     let mut line = String::new();
-    let read = stdin.read_line(&mut line);
+    let read = ask(user).and_then(|()| stdin.read_line(&mut line));
     tcsetattr(&stdin, OptionalActions::Flush, &before)?;
     eprintln!();
     read?;
@@ -63,4 +72,10 @@ fn prompt(user: &str) -> Result<String> {
         "" => bail!("no password was given"),
         password => Ok(password.to_owned()),
     }
+}
+
+fn ask(user: &str) -> std::io::Result<()> {
+    let mut terminal = std::io::stderr();
+    write!(terminal, "password of {user}: ")?;
+    terminal.flush()
 }

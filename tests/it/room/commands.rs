@@ -1,11 +1,13 @@
 //! `dpm room …` with whole nodes, as people and scripts meet it.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::synapse::{Account, Limits, PASSWORD, Synapse, authority};
+use crate::clients::process::counterpart;
 use crate::support::{Process, process, until};
 use process::{asked, dpm, end, run, said, text};
 
@@ -164,7 +166,58 @@ fn secrets_come_from_files_and_the_environment_and_from_nowhere_else() {
     let output = end(right);
     assert!(output.status.success(), "{}", text(&output.stderr));
     until("it is online", || node.is("online"));
+
+    assert_eq!(node.says(&["logout"]), "logged out\n");
+    let mut right = login(&[]);
+    right.env("DPM_ROOM_PASSWORD", PASSWORD);
+    let output = end(right);
+    let (out, error) = (text(&output.stdout), text(&output.stderr));
+    assert!(out == format!("logged in as {}\n", ada.user) && !error.contains(PASSWORD), "{out}{error}");
+    until("it is online", || node.is("online"));
+
+    assert_eq!(node.says(&["logout"]), "logged out\n");
+    let typed =
+        [("^C", ""), ("", "no password was given"), ("wrong horse", "refuses"), (PASSWORD, "logged in")];
+    for (typed, want) in typed {
+        let words = login(&[]);
+        let mut typist = Command::new(counterpart("pip", "python"));
+        typist.args(["-c", TYPIST, typed]).arg(words.get_program()).args(words.get_args());
+        typist.stdin(Stdio::null()).env_clear();
+        typist.envs(words.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        typist.env("PATH", std::env::var_os("PATH").unwrap());
+        let output = end(typist);
+        let (shown, error) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{shown}{error}");
+        assert!(shown.starts_with("password of ada: \r\n") && shown.contains(want), "{typed:?}: {shown}");
+        assert!(!shown.contains("horse"), "{shown}");
+    }
+    until("it is online", || node.is("online"));
 }
+
+/// Runs a command on a terminal, types a line as soon as it is asked for one, or interrupts it, and prints what the
+/// terminal has shown. Fails if the terminal is left silent.
+const TYPIST: &str = r#"
+import os, pty, signal, subprocess, sys, termios
+ours, theirs = pty.openpty()
+command = subprocess.Popen(sys.argv[2:], stdin=theirs, stdout=theirs, stderr=theirs)
+shown = b""
+while not shown.endswith(b": "):
+    shown += os.read(ours, 1024)
+if sys.argv[1] == "^C":
+    command.send_signal(signal.SIGINT)
+else:
+    os.write(ours, sys.argv[1].encode() + b"\n")
+command.wait()
+if not termios.tcgetattr(theirs)[3] & termios.ECHO:
+    sys.exit("the terminal is left silent")
+os.close(theirs)
+try:
+    while more := os.read(ours, 1024):
+        shown += more
+except OSError:
+    pass
+sys.stdout.buffer.write(shown)
+"#;
 
 /// Whom the machine trusts is trusted, and nobody else.
 #[test]

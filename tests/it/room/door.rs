@@ -17,6 +17,8 @@ pub enum Fault {
     Silence,
     /// The connection ends.
     Cut,
+    /// What it really says, so much later.
+    Late(Duration),
 }
 
 /// What a proxy says whose homeserver is gone.
@@ -131,6 +133,7 @@ fn attend(client: &TcpStream, shared: &Shared) -> std::io::Result<()> {
                  connection: close\r\n\r\n{body}"
             );
         }
+        Some(Fault::Late(pause)) => std::thread::sleep(pause),
         None => {}
     }
     let server = TcpStream::connect(shared.to)?;

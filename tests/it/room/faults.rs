@@ -2,12 +2,26 @@
 
 use std::time::{Duration, Instant};
 
-use dpm::room::NewRoom;
+use dpm::room::{ASKED_PAUSE, Connection, Event, NewRoom, RoomError};
 use futures_lite::future::block_on;
 
 use super::door::{BAD_GATEWAY, Fault, GARBAGE};
 use super::node::{Chat, LIMIT};
-use super::synapse::{Limits, Synapse};
+use super::synapse::{Limits, PASSWORD, Synapse};
+
+/// Too many requests, and no word of how long to wait.
+const ENOUGH: Fault = Fault::Says(
+    "429 Too Many Requests",
+    "application/json",
+    r#"{"errcode":"M_LIMIT_EXCEEDED","error":"Too Many Requests"}"#,
+);
+
+/// The same for some thousand years.
+const ENOUGH_FOR_EVER: Fault = Fault::Says(
+    "429 Too Many Requests",
+    "application/json",
+    r#"{"errcode":"M_LIMIT_EXCEEDED","error":"Too Many Requests","retry_after_ms":99999999999999}"#,
+);
 
 fn room() -> NewRoom {
     NewRoom { name: "project".into(), ..NewRoom::default() }
@@ -54,6 +68,9 @@ fn wrong_answers_are_borne_and_not_asked_for_in_a_storm() {
         Fault::Says("401 Unauthorized", "text/html", "<html>log in to our network</html>"),
         Fault::Says("302 Found", "text/html", ""),
         Fault::Says("500 Oh", "application/json", r#"{"errcode":"M_UNKNOWN","error":"oh"}"#),
+        // It has had enough, and does not say for how long.
+        ENOUGH,
+        Fault::Says("429 Too Many Requests", "text/html", "<html>slow down</html>"),
         Fault::Cut,
     ];
     for (n, fault) in faults.into_iter().enumerate() {
@@ -123,4 +140,39 @@ fn told_to_wait_it_waits() {
     }
     let asked = synapse.door.asked("/send/").len();
     assert!(asked <= 7, "two were refused and five were taken: {asked}");
+}
+
+/// A pause that nobody would live to see the end of is an hour, and none is left to a person who logs in.
+#[test]
+fn told_to_wait_for_ever_it_does_not() {
+    let synapse = Synapse::start(Limits::Raised);
+    let ada = synapse.account("ada");
+    let mut chat = Chat::nobody();
+    const OTHER: Fault = Fault::Says(
+        "429 Too Many Requests",
+        "application/json",
+        r#"{"errcode":"M_UNKNOWN","error":"enough"}"#,
+    );
+    for (fault, want) in [(ENOUGH, None), (ENOUGH_FOR_EVER, Some(ASKED_PAUSE)), (OTHER, None)] {
+        synapse.door.all(fault);
+        let error = chat.login(&synapse, &ada, PASSWORD).unwrap_err();
+        assert!(matches!(&error, RoomError::Later { after, .. } if *after == want), "{fault:?}: {error}");
+        assert!(!chat.dir.path().join("room").exists(), "nothing is left of what failed");
+    }
+    synapse.door.open();
+    chat.login(&synapse, &ada, PASSWORD).unwrap();
+    chat.online();
+    let made = block_on(chat.client.create(room())).unwrap();
+
+    synapse.door.rule(|_, path| path.contains("/sync").then_some(ENOUGH_FOR_EVER));
+    let heard = chat.hears("offline", |e| matches!(e, Event::Connection(Connection::Offline { .. })));
+    let Event::Connection(Connection::Offline { retry_in, .. }) = heard else { unreachable!() };
+    assert_eq!(retry_in, ASKED_PAUSE);
+    // What is said goes its own way meanwhile, and a start asks anew.
+    chat.say(&made, r#"{"n":1}"#).unwrap();
+    crate::support::until("it is sent", || chat.client.status().sent == 1);
+    synapse.door.open();
+    let mut chat = chat.restart();
+    chat.online();
+    chat.hears_said(&made, &ada.user, r#"{"n":1}"#);
 }

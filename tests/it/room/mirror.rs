@@ -37,9 +37,18 @@ fn a_room_that_is_no_mirror_names_nothing() {
 /// What pip is to install, to the byte.
 const LOCKED: [&str; 3] = ["--require-hashes", "-r", "requirements.txt"];
 
-/// With a homeserver's usual limits: the index goes, the homeserver goes, nodes start again.
 #[test]
 fn what_one_installed_the_others_install_without_the_index() {
+    the_others_install_without_the_index(&[]);
+}
+
+#[test]
+fn what_one_installed_the_others_install_without_the_index_in_an_encrypted_room() {
+    the_others_install_without_the_index(&["--encrypted"]);
+}
+
+/// With a homeserver's usual limits: the index goes, the homeserver goes, nodes start again.
+fn the_others_install_without_the_index(more: &[&str]) {
     let Some(world) = World::start() else { return };
     let mut synapse = Synapse::start(Limits::Default);
     let (mut index, house) = (world.index(), world.homeserver(&synapse));
@@ -55,7 +64,8 @@ fn what_one_installed_the_others_install_without_the_index() {
         node
     });
     let lock = ada.node.file("requirements.txt", &locked(&[&small, &app, &late]));
-    let made = ada.node.json(&["create", "project", "--from", lock.to_str().expect("UTF-8")]);
+    let words = ["create", "project", "--from", lock.to_str().expect("UTF-8")];
+    let made = ada.node.json(&[&words, more].concat());
     assert_eq!(made["packages"], 3, "{made}");
     let room = made["room"].as_str().expect("a room").to_owned();
     for node in [&bob, &cy] {
@@ -67,6 +77,16 @@ fn what_one_installed_the_others_install_without_the_index() {
     for node in [&bob, &cy] {
         node.learns(&room, &on_ada, 3);
     }
+    let encrypted = !more.is_empty();
+    assert_eq!(bob.node.json(&["list"])["rooms"][0]["encrypted"], encrypted);
+    // The homeserver reads of the packages what it may, and no more.
+    let path = format!("client/v3/rooms/{}/messages?dir=b&limit=100", room.replace('!', "%21"));
+    until("the news was sent", || {
+        let log = synapse.ask("GET", &path, Some(&on_ada.token), None).to_string();
+        let [sealed, plain] = ["\"m.room.encrypted\"", "\"org.dpm.packages\""].map(|kind| log.contains(kind));
+        assert!(if encrypted { !plain } else { !sealed }, "{log}");
+        sealed || plain
+    });
     index.close();
 
     let page = bob.get(&small.page());
