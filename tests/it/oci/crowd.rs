@@ -1,7 +1,9 @@
 //! Many at once, and an end in the middle: one layer is one fetch, and what is half there is not there.
 
 use std::collections::HashSet;
+use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dpm::base::Sha256;
 use dpm::config::Registry as Config;
@@ -10,9 +12,9 @@ use super::fake::{FakeRegistry, blob_path, manifest_path};
 use super::image::Image;
 use super::through::{Front, with_login};
 use super::tokens::{PASSWORD, Tokens, USER};
-use crate::support::upstream::Asked;
+use crate::support::upstream::{self, Asked};
 use crate::support::{
-    Fault, File, LIMIT, Latch, Process, Raw, Upstream, attempt, get, process, random_bytes, request, until,
+    Fault, File, Latch, Process, Raw, Upstream, attempt, get, process, random_bytes, request, until,
 };
 
 /// Larger than what is held back, and than one chunk.
@@ -26,7 +28,6 @@ fn in_two_goes(server: &Upstream, path: &str, bytes: &[u8], first: usize) -> Lat
     let (latch, bytes) = (Latch::default(), bytes.to_vec());
     let gate = latch.clone();
     server.route(path, move |asked, out| {
-        use std::io::Write;
         let (size, from) = (bytes.len(), asked.range(bytes.len()).map_or(0, |(from, _)| from));
         match from {
             0 => write!(out, "HTTP/1.1 200 X\r\ncontent-length: {size}\r\n\r\n")?,
@@ -130,15 +131,26 @@ fn a_large_layer_comes_in_parts() {
     let (layer, bytes) = image.largest();
     let (path, place) = (blob_path("team/app", layer), "/blob?signed=yes");
     const CUT: usize = 1_000_000;
-    files.faulty(place, File::new(bytes), |n| (n == 2).then_some(Fault::Cut(CUT)));
+    let (file, count, another, at_once) =
+        (File::new(bytes), AtomicUsize::new(0), Latch::default(), Arc::new(AtomicBool::new(false)));
+    let were = at_once.clone();
+    files.route(place, move |asked, out| {
+        let (nth, size) = (count.fetch_add(1, Ordering::SeqCst), file.bytes.len());
+        let Some((0, end)) = asked.range(size) else {
+            another.open();
+            return upstream::answer(&file, asked, out, (nth == 2).then_some(Fault::Cut(CUT)));
+        };
+        let told = format!("content-range: bytes 0-{}/{size}\r\ncontent-length: {end}", end - 1);
+        write!(out, "HTTP/1.1 206 X\r\n{told}\r\n\r\n")?;
+        // The first part does not come before another one is asked for.
+        another.pass();
+        were.store(another.is_open(), Ordering::SeqCst);
+        out.write_all(&file.bytes[..end])
+    });
     registry.redirect(&path, &files.url(place));
     let also = [tokens.upstream.url("/"), files.url("/")].map(|url| url.parse().expect("a URL"));
     let configured = with_login(&registry.host(), Some((USER, PASSWORD)));
-    let mut front = Front::with(vec![Config { files: also.into(), ..configured }]);
-    // Nothing here is about patience.
-    front.node.restart(|_, tuning| {
-        (tuning.upstream.answer_time, tuning.upstream.stall_time) = (LIMIT, LIMIT);
-    });
+    let front = Front::patient(vec![Config { files: also.into(), ..configured }]);
     front.tag("team/app", "1", "MISS", &image);
 
     let (first, last) = (50_000_000, 50_001_000);
@@ -151,6 +163,7 @@ fn a_large_layer_comes_in_parts() {
     let answer = front.node.get(&path);
     assert!(answer.cache() == "HIT" && answer.body == bytes);
 
+    assert!(at_once.load(Ordering::SeqCst), "one part after the other");
     let asked = files.asked(place);
     let starts: HashSet<_> = asked.iter().map(|asked| asked.header("range").to_owned()).collect();
     // A part once each, and the one that broke off once more from where it did.

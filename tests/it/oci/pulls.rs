@@ -37,7 +37,7 @@ fn pulled(auth: Auth) {
     configured
         .files
         .extend(origin.tokens.iter().map(|tokens| tokens.upstream.url("/").parse().expect("a URL")));
-    let mut front = Front::with(vec![configured.clone()]);
+    let mut front = Front::patient(vec![configured.clone()]);
     let copy = |front: &Front, tag: &str, folder: &str, image: &Image| {
         home.run(&mut tools.copy(&format!("{}/team/app:{tag}", front.host()), folder, None));
         image.assert_is(&home.path(folder));
@@ -61,7 +61,7 @@ fn pulled(auth: Auth) {
 
     // Cold for each engine: what it takes, and once.
     for engine in ENGINES {
-        let front = Front::with(vec![configured.clone()]);
+        let front = Front::patient(vec![configured.clone()]);
         let before = index.blobs.keys().map(|digest| origin.hits("GET", &blob_path("team/app", digest)));
         let before: Vec<_> = before.collect();
         let reference = format!("{}/team/app:1", front.host());

@@ -189,6 +189,7 @@ fn token_servers_that_fail() {
         let hangs = matches!(fault, Fault::Silence);
         for path in &paths[..if hangs { 1 } else { 2 }] {
             let answer = front.assert_refused(path, status, code);
+            assert!(answer.text().contains(&tokens.host()), "it is not said who failed: {}", answer.text());
             assert!(!answer.text().contains(PASSWORD), "{}", answer.text());
         }
         // What broke is tried three times, as anywhere.
@@ -209,7 +210,7 @@ fn tokens_without_an_account() {
     let tokens = origin.tokens.as_ref().expect("a token server");
     let (given, asked) = (tokens.given(), tokens.upstream.total());
     let files = vec![tokens.upstream.url("/").parse().expect("a URL")];
-    let front = Front::with(vec![Registry { files, ..registry(&origin.host()) }]);
+    let front = Front::patient(vec![Registry { files, ..registry(&origin.host()) }]);
     home.run(&mut tools.copy(&format!("{}/public/app:1", front.host()), "out", None));
     image.assert_is(&home.path("out"));
     assert_eq!(tokens.given() - given, 1, "one for all of the repository");
