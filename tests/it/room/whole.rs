@@ -1,6 +1,5 @@
 //! A room as a node knows it: who has what, and bringing all of it here. What members say is told by hand.
 
-use dpm::catalogue::Entry;
 use dpm::daemon::{Order, RoomOrder};
 use dpm::eco::oci::Platforms;
 use dpm::wire::room::{NODE_EVENT, SCOPE_EVENT};
@@ -164,7 +163,7 @@ fn images_come_here() {
         let mut manifest = entry(&purl("theirs"), &descriptor.digest, bytes);
         manifest.facts.media_type = Some(descriptor.media_type.into());
         // What the tag means is a row as well, and no file.
-        let tag = Entry { file: "1".into(), ..manifest.clone() };
+        let tag = dpm::catalogue::Entry { file: "1".into(), ..manifest.clone() };
         entries.extend([manifest, tag]);
         assert_eq!(giver.get(&manifest_path("team/theirs", &descriptor.digest)).status, 200);
     }
