@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Installs a registry and its clients below $1, without root and beside whatever this machine has: Debian's
-# docker-registry, skopeo, podman and buildah, unpacked and never configured. tests/counterparts.sh calls it.
+# docker-registry, skopeo, podman, buildah and containerd, unpacked and never configured. tests/counterparts.sh calls it.
 # What is missing on this machine comes too; what it has already is used from there.
 set -euo pipefail
 
 into=$1
-packages=(docker-registry skopeo podman buildah crun)
+packages=(docker-registry skopeo podman buildah crun containerd)
 
 fail() {
     echo "counterparts: $*" >&2
@@ -62,7 +62,7 @@ rm -rf "$into/.apt"
 mkdir "$into/bin"
 # shellcheck disable=SC2016 # for the scripts to expand
 libraries=$(cd "$into" && find usr/lib -maxdepth 2 -name '*.so.*' -printf '%h\n' | sort -u | sed 's|^|$here/|' | paste -sd:)
-for program in docker-registry skopeo podman buildah crun conmon; do
+for program in docker-registry skopeo podman buildah crun conmon containerd ctr; do
     cat >"$into/bin/$program" <<EOF
 #!/bin/sh
 here=\$(dirname "\$(readlink -f "\$0")")/..

@@ -4,12 +4,14 @@
 
 mod addressing;
 mod conformance;
+mod containerd;
 mod crowd;
 pub mod fake;
 mod faults;
 mod harness;
 pub mod image;
 mod kept_apart;
+mod neighbours;
 mod orders;
 mod pulls;
 mod recorded;

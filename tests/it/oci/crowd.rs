@@ -1,16 +1,21 @@
 //! Many at once, and an end in the middle: one layer is one fetch, and what is half there is not there.
 
+use std::collections::HashSet;
+use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dpm::base::Sha256;
+use dpm::config::Registry as Config;
 
 use super::fake::{FakeRegistry, blob_path, manifest_path};
 use super::image::Image;
-use super::registry::{Auth, Registry};
-use super::through::Front;
-use super::tools::Tools;
-use crate::clients::process::Home;
-use crate::support::{Latch, Node, Process, Raw, Upstream, attempt, get, process, request, until};
+use super::through::{Front, with_login};
+use super::tokens::{PASSWORD, Tokens, USER};
+use crate::support::upstream::{self, Asked};
+use crate::support::{
+    Fault, File, Latch, Process, Raw, Upstream, attempt, get, process, random_bytes, request, until,
+};
 
 /// Larger than what is held back, and than one chunk.
 const LARGE: usize = (3 << 20) + 12_345;
@@ -23,7 +28,6 @@ fn in_two_goes(server: &Upstream, path: &str, bytes: &[u8], first: usize) -> Lat
     let (latch, bytes) = (Latch::default(), bytes.to_vec());
     let gate = latch.clone();
     server.route(path, move |asked, out| {
-        use std::io::Write;
         let (size, from) = (bytes.len(), asked.range(bytes.len()).map_or(0, |(from, _)| from));
         match from {
             0 => write!(out, "HTTP/1.1 200 X\r\ncontent-length: {size}\r\n\r\n")?,
@@ -115,48 +119,81 @@ fn one_fetch_for_all() {
     assert_eq!(registry.server.hits(&manifest_path("team/app", &other.root.digest)), 0);
 }
 
-/// Machines of one office that pull one image at the same time, with real clients and from a real registry.
+/// A layer that is large enough to come in parts, whose registry wants tokens and has its files elsewhere, and one part
+/// breaks off. The first word of all is a question for a piece of it.
 #[test]
-fn one_fetch_for_an_office() {
-    let home = Home::bare();
-    let (tools, origin) = (Tools::new(&home), Registry::start(&home, Auth::Open));
-    let image = Image::index(1, &[3000, LARGE]);
-    origin.push(&tools, &image, "team/app:1");
-    let configured = super::through::registry(&origin.host());
-    let mut nodes = Node::village_with(3, NO_INDEX, |_, config, _| config.oci = vec![configured.clone()]);
-    std::thread::scope(|scope| {
-        for (n, node) in nodes.iter().enumerate() {
-            let (home, tools, image) = (&home, &tools, &image);
-            scope.spawn(move || {
-                let (reference, folder) =
-                    (format!("{}/team/app:1", node.daemon().address()), format!("machine-{n}"));
-                home.run(&mut tools.copy(&reference, &folder, None));
-                image.assert_is(&home.path(&folder));
-            });
-        }
+fn a_large_layer_comes_in_parts() {
+    let registry = FakeRegistry::start();
+    let (tokens, files) = (Tokens::start(300), Upstream::start());
+    let image = Image::with_layer(many_different_mebibytes(70));
+    registry.put("team/app", "1", &image);
+    registry.ask_for_tokens(&tokens);
+    let (layer, bytes) = image.largest();
+    let (path, place) = (blob_path("team/app", layer), "/blob?signed=yes");
+    const CUT: usize = 1_000_000;
+    let (file, count, another, at_once) =
+        (File::new(bytes), AtomicUsize::new(0), Latch::default(), Arc::new(AtomicBool::new(false)));
+    let were = at_once.clone();
+    files.route(place, move |asked, out| {
+        let (nth, size) = (count.fetch_add(1, Ordering::SeqCst), file.bytes.len());
+        let Some((0, end)) = asked.range(size) else {
+            another.open();
+            return upstream::answer(&file, asked, out, (nth == 2).then_some(Fault::Cut(CUT)));
+        };
+        let told = format!("content-range: bytes 0-{}/{size}\r\ncontent-length: {end}", end - 1);
+        write!(out, "HTTP/1.1 206 X\r\n{told}\r\n\r\n")?;
+        // The first part does not come before another one is asked for.
+        another.pass();
+        were.store(another.is_open(), Ordering::SeqCst);
+        out.write_all(&file.bytes[..end])
     });
-    for digest in image.blobs.keys() {
-        assert_eq!(origin.hits("GET", &blob_path("team/app", digest)), 1, "{digest}");
+    registry.redirect(&path, &files.url(place));
+    let also = [tokens.upstream.url("/"), files.url("/")].map(|url| url.parse().expect("a URL"));
+    let configured = with_login(&registry.host(), Some((USER, PASSWORD)));
+    let front = Front::patient(vec![Config { files: also.into(), ..configured }]);
+    front.tag("team/app", "1", "MISS", &image);
+
+    let (first, last) = (50_000_000, 50_001_000);
+    let part = front.ask("GET", &path, &[("range", &format!("bytes={first}-{last}"))]);
+    assert_eq!((part.status, part.cache()), (206, "MISS"));
+    assert_eq!(part.header("content-range"), format!("bytes {first}-{last}/{}", bytes.len()));
+    assert!(part.body == bytes[first..=last]);
+    assert!(front.node.get(&path).body == bytes);
+    front.node.settle();
+    let answer = front.node.get(&path);
+    assert!(answer.cache() == "HIT" && answer.body == bytes);
+
+    assert!(at_once.load(Ordering::SeqCst), "one part after the other");
+    let asked = files.asked(place);
+    let starts: HashSet<_> = asked.iter().map(|asked| asked.header("range").to_owned()).collect();
+    // A part once each, and the one that broke off once more from where it did.
+    assert_eq!(starts.len(), asked.len(), "{starts:?}");
+    let begins = |asked: &Asked| asked.range(bytes.len()).expect("every part is asked for as a range").0;
+    let begun: HashSet<_> = asked.iter().map(begins).collect();
+    assert!(begun.len() > 8 && begun.iter().any(|at| begun.contains(&(at + CUT))), "{starts:?}");
+    assert!(asked.iter().all(|asked| asked.header("authorization").is_empty()), "no word of who we are");
+    let at_registry = registry.server.asked(&path);
+    assert!(at_registry.iter().all(|asked| !asked.header("authorization").starts_with("Basic")));
+    assert_eq!(tokens.given(), 1);
+
+    // A small one in one piece, whose first word is such a question as well.
+    let small = image.blobs.keys().find(|digest| *digest != layer).expect("a configuration");
+    let small_path = blob_path("team/app", small);
+    let part = front.ask("GET", &small_path, &[("range", "bytes=-7")]);
+    let whole = &image.blobs[small];
+    assert_eq!((part.status, &*part.body), (206, &whole[whole.len() - 7..]));
+    front.node.settle();
+    assert!(front.node.get(&small_path).body == *whole);
+    assert_eq!(front.node.get(&small_path).cache(), "HIT");
+}
+
+/// So many, no two the same.
+fn many_different_mebibytes(count: usize) -> Vec<u8> {
+    let mut bytes = random_bytes(1, 1 << 20).repeat(count);
+    for (n, mebibyte) in bytes.chunks_mut(1 << 20).enumerate() {
+        mebibyte[..8].copy_from_slice(&n.to_be_bytes());
     }
-    // A newcomer has it from the others: of the registry it wants to know what the tag means.
-    nodes.iter().for_each(Node::settle);
-    let peers = nodes.iter().map(Node::as_peer).collect();
-    nodes.push(Node::with(&[NO_INDEX], |config, tuning| {
-        config.near.swarm = true;
-        config.near.listen = vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().expect("a multiaddr")];
-        config.near.peers = peers;
-        config.oci = vec![configured.clone()];
-        tuning.hidden = true;
-    }));
-    until("it knows the others", || nodes[3].neighbours() == 3);
-    let asked = origin.door.total();
-    let reference = format!("{}/team/app:1", nodes[3].daemon().address());
-    home.run(&mut tools.copy(&reference, "newcomer", None));
-    image.assert_is(&home.path("newcomer"));
-    let answer = nodes[3].get(&blob_path("team/app", image.largest().0));
-    assert_eq!(answer.cache(), "HIT");
-    assert_eq!(origin.door.total() - asked, 1, "one HEAD");
-    assert_eq!(origin.hits("GET", &manifest_path("team/app", "1")), 0);
+    bytes
 }
 
 /// `kill -9` in the middle of a layer.

@@ -82,6 +82,15 @@ impl Image {
         Self::empty().platform(seed, layers, HERE, OCI)
     }
 
+    /// An image with a layer of these bytes, which nobody can unpack.
+    pub fn with_layer(bytes: Vec<u8>) -> Self {
+        let mut image = Self::empty();
+        let config =
+            image.blob(OCI_CONFIG, json!({"architecture": HERE, "os": "linux"}).to_string().into_bytes());
+        let layer = image.blob(OCI_LAYER, bytes);
+        image.manifest(OCI_MANIFEST, json!({"config": config.json(), "layers": [layer.json()]}))
+    }
+
     /// The same in docker's words (schema 2).
     pub fn docker(seed: u64, layers: &[usize]) -> Self {
         Self::empty().platform(seed, layers, HERE, DOCKER)

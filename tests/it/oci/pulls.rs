@@ -5,7 +5,7 @@ use super::image::{Image, OCI_INDEX, OCI_MANIFEST};
 use super::registry::{Auth, Registry};
 use super::through::{Front, LONG, registry, with_login};
 use super::tools::{Engine, Tools};
-use crate::clients::process::Home;
+use crate::clients::process::{Dpm, Home};
 use crate::support::{File, until, upstream};
 
 const ENGINES: [Engine; 2] = [Engine::Podman, Engine::Buildah];
@@ -37,7 +37,7 @@ fn pulled(auth: Auth) {
     configured
         .files
         .extend(origin.tokens.iter().map(|tokens| tokens.upstream.url("/").parse().expect("a URL")));
-    let mut front = Front::with(vec![configured]);
+    let mut front = Front::patient(vec![configured.clone()]);
     let copy = |front: &Front, tag: &str, folder: &str, image: &Image| {
         home.run(&mut tools.copy(&format!("{}/team/app:{tag}", front.host()), folder, None));
         image.assert_is(&home.path(folder));
@@ -56,6 +56,23 @@ fn pulled(auth: Auth) {
         }
         for digest in image.blobs.keys() {
             assert_eq!(origin.hits("GET", &blob_path("team/app", digest)), 1, "{digest}");
+        }
+    }
+
+    // Cold for each engine: what it takes, and once.
+    for engine in ENGINES {
+        let front = Front::patient(vec![configured.clone()]);
+        let before = index.blobs.keys().map(|digest| origin.hits("GET", &blob_path("team/app", digest)));
+        let before: Vec<_> = before.collect();
+        let reference = format!("{}/team/app:1", front.host());
+        home.run(&mut tools.pull(engine, &reference, None));
+        assert_eq!(&tools.unpacked(engine, &reference), index.unpacked(), "{engine:?}, cold");
+        tools.forget(engine);
+        let wanted = [index.unpacked().config.clone(), index.first_layer()];
+        for (digest, before) in index.blobs.keys().zip(before) {
+            let times = origin.hits("GET", &blob_path("team/app", digest)) - before;
+            // The engine wants both layers and the configuration of its platform, and nothing of the other.
+            assert!(times <= 1 && (times == 1 || !wanted.contains(digest)), "{engine:?}, {digest}: {times}");
         }
     }
 
@@ -99,6 +116,28 @@ fn pulled(auth: Auth) {
     }
     front.assert_refused(&manifest_path("team/app", "other"), 504, "UNKNOWN");
     assert_eq!(origin.door.total(), asked, "nobody is asked offline");
+}
+
+/// As it stands in the manual: a registry named on the command line is what clients get who name none.
+#[test]
+fn a_registry_named_on_the_command_line() {
+    let home = Home::bare();
+    let (tools, origin) = (Tools::new(&home), Registry::start(&home, Auth::Open));
+    let image = Image::index(1, &[3000]);
+    origin.push(&tools, &image, "team/app:1");
+    let index = "pypi=http://127.0.0.1:1/simple/";
+    let dpm =
+        Dpm::serve(&home, &["--upstream", index, "--upstream", &format!("oci=http://{}", origin.host())]);
+    let host = dpm.url().replace("http://", "");
+    for (name, folder) in
+        [("team/app", "by-root"), (&*format!("{}/team/app", origin.host().replace(':', "_")), "by-host")]
+    {
+        home.run(&mut tools.copy(&format!("{host}/{name}:1"), folder, None));
+        image.assert_is(&home.path(folder));
+    }
+    for digest in image.blobs.keys() {
+        assert_eq!(origin.hits("GET", &blob_path("team/app", digest)), 1, "{digest}");
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub fn node<'a>(home: &'a Home, registry: &Registry) -> Dpm<'a> {
 }
 
 /// A client that reaches loopback and nothing else, whatever it falls back to.
-fn kept_in(mut command: Command) -> Command {
+pub fn kept_in(mut command: Command) -> Command {
     command.env("HTTPS_PROXY", "http://127.0.0.1:1").env("HTTP_PROXY", "http://127.0.0.1:1");
     command
 }

@@ -11,7 +11,7 @@ use dpm::rt::Clock;
 
 use super::fake::manifest_path;
 use super::image::Image;
-use crate::support::{Answer, Node, request};
+use crate::support::{Answer, LIMIT, Node, request};
 
 /// Some day in 2023, in milliseconds.
 const START: u64 = 1_700_000_000_000;
@@ -35,6 +35,16 @@ impl Front {
     pub fn with(registries: Vec<Registry>) -> Self {
         let time = Arc::new(AtomicU64::new(START));
         let node = Node::with(&[], |config, tuning| hasty(config, tuning, registries, &time));
+        Self { node, time }
+    }
+
+    /// In front of these, where nothing is about patience: however busy the machine is, nobody is given up.
+    pub fn patient(registries: Vec<Registry>) -> Self {
+        let time = Arc::new(AtomicU64::new(START));
+        let node = Node::with(&[], |config, tuning| {
+            hasty(config, tuning, registries, &time);
+            (tuning.upstream.answer_time, tuning.upstream.stall_time) = (LIMIT, LIMIT);
+        });
         Self { node, time }
     }
 

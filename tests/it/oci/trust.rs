@@ -1,11 +1,16 @@
 //! Whom credentials and questions go to, and how registries that count are spared.
 
+use dpm::base::Access;
 use dpm::config::Registry;
 
 use super::fake::{FakeRegistry, bearer, blob_path, manifest_path};
 use super::image::{Image, OCI_MANIFEST};
-use super::through::{Front, LONG, with_login};
+use super::registry::{Auth, Registry as Origin};
+use super::through::{Front, LONG, registry, with_login};
 use super::tokens::{PASSWORD, Tokens, USER, basic};
+use super::tools::Tools;
+use crate::clients::process::Home;
+use crate::support::upstream::ANY;
 use crate::support::{Fault, File, Upstream, until};
 
 fn published() -> (FakeRegistry, Image) {
@@ -162,6 +167,68 @@ fn a_registry_that_refuses_for_ever() {
         front.assert_refused(&manifest_path("team/app", "1"), 502, "UNKNOWN");
         assert_eq!(tokens.total(), 1);
     }
+}
+
+/// A token server that refuses our password, has had enough, breaks or hangs: that is said, and nobody is asked for ever.
+#[test]
+fn token_servers_that_fail() {
+    for (fault, status, code) in [
+        (Fault::Says("401 No\r\nwww-authenticate: Basic realm=\"x\""), 403, "DENIED"),
+        (Fault::Says("403 No"), 403, "DENIED"),
+        (Fault::Says("429 Too Many Requests\r\nretry-after: 30"), 503, "TOOMANYREQUESTS"),
+        (Fault::Says("500 Broken"), 502, "UNKNOWN"),
+        (Fault::Silence, 504, "UNKNOWN"),
+    ] {
+        let (registry, image) = published();
+        let tokens = Upstream::start();
+        registry.gate(&bearer(&tokens.url("/token")), |_| false);
+        tokens.broken(ANY, fault);
+        let front = front(&registry, &[&tokens]);
+        let paths = [manifest_path("team/app", "1"), blob_path("team/app", image.largest().0)];
+        // Who waits for one that hangs waits once.
+        let hangs = matches!(fault, Fault::Silence);
+        for path in &paths[..if hangs { 1 } else { 2 }] {
+            let answer = front.assert_refused(path, status, code);
+            assert!(answer.text().contains(&tokens.host()), "it is not said who failed: {}", answer.text());
+            assert!(!answer.text().contains(PASSWORD), "{}", answer.text());
+        }
+        // What broke is tried three times, as anywhere.
+        assert!((1..=6).contains(&tokens.total()), "{fault:?}: {} questions", tokens.total());
+        assert!(registry.server.total() <= 6, "{fault:?}: {} questions", registry.server.total());
+        assert_eq!(front.node.artifacts(), 0, "{fault:?}");
+    }
+}
+
+/// As Docker Hub has it for who has no account: a token for everybody, and what it opens is everybody's.
+#[test]
+fn tokens_without_an_account() {
+    let home = Home::bare();
+    let (tools, origin) = (Tools::new(&home), Origin::start(&home, Auth::Token));
+    let image = Image::index(1, &[3000]);
+    origin.push(&tools, &image, "public/app:1");
+    origin.push(&tools, &image, "team/app:1");
+    let tokens = origin.tokens.as_ref().expect("a token server");
+    let (given, asked) = (tokens.given(), tokens.upstream.total());
+    let files = vec![tokens.upstream.url("/").parse().expect("a URL")];
+    let front = Front::patient(vec![Registry { files, ..registry(&origin.host()) }]);
+    home.run(&mut tools.copy(&format!("{}/public/app:1", front.host()), "out", None));
+    image.assert_is(&home.path("out"));
+    assert_eq!(tokens.given() - given, 1, "one for all of the repository");
+    let path = "/token?service=registry.test&scope=repository%3Apublic%2Fapp%3Apull";
+    let ours = tokens.upstream.asked(path);
+    assert_eq!((ours.len(), tokens.upstream.total() - asked), (1, 1));
+    assert_eq!(ours[0].header("authorization"), "");
+    front.node.settle();
+    for digest in image.blobs.keys() {
+        let stored = front.node.daemon().rooms().store.find(&digest.parse().expect("a digest"));
+        assert_eq!(stored.expect("the store").expect("a blob").access, Access::Public, "{digest}");
+    }
+    let answer = front.tag("public/app", "1", "HIT", &image);
+    assert!(answer.header("cache-control").starts_with("max-age="), "{}", answer.header("cache-control"));
+    // What wants an account is not for us, and the token that says so is not asked for again and again.
+    let asked = tokens.upstream.total();
+    front.assert_refused(&manifest_path("team/app", "1"), 403, "DENIED");
+    assert!(tokens.upstream.total() - asked <= 2);
 }
 
 /// A token whose time is over in the middle of a layer.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dpm::base::{Access, Sha256};
+use dpm::config::Registry;
 use dpm::daemon::{Order, RoomOrder};
 use dpm::members::Mode;
 use dpm::rt::Clock;
@@ -14,7 +15,7 @@ use super::club::{Club, acquainted, knows, lists, members, room_order};
 use super::synapse::Limits;
 use crate::oci::fake::{FakeRegistry, blob_path, manifest_path};
 use crate::oci::image::Image;
-use crate::oci::through::registry;
+use crate::oci::through::{beside, registry};
 use crate::support::{File, Node, Project, until};
 
 /// A project whose one file is like no other's.
@@ -318,9 +319,13 @@ fn images_with_their_tags() {
     let origin = FakeRegistry::start();
     let (host, name) = (origin.host(), "team/app");
     let purl = format!("pkg:oci/app?repository_url={host}/{name}");
-    let oci = |config: &mut dpm::config::Config| config.oci = vec![registry(&host)];
+    // One whose images are kept apart, although the room mirrors them.
+    let corp = FakeRegistry::start();
+    let apart = Registry { private: true, ..beside("corp", &corp.host()) };
+    let secret_purl = "pkg:oci/secret?repository_url=corp.example.org/team/secret";
+    let oci = |config: &mut dpm::config::Config| config.oci = vec![registry(&host), apart.clone()];
     let time = Arc::new(AtomicU64::new(1_790_000_000_000));
-    let (club, ada) = Club::found(Limits::Raised, &[&purl], |config, tuning| {
+    let (club, ada) = Club::found(Limits::Raised, &[&purl, secret_purl], |config, tuning| {
         oci(config);
         tuning.clock = Clock::Manual(time.clone());
     });
@@ -333,7 +338,10 @@ fn images_with_their_tags() {
     let [first, second] = [1, 2].map(|seed| Image::index(seed, &[9000, 2 << 20]));
     origin.put(name, "1", &first);
     origin.put("team/other", "1", &second);
-    let pull = |name: &str, image: &Image| {
+    // Nothing of it is in the others too.
+    let secret = Image::new(30, &[9000, 2 << 20]);
+    corp.put("team/secret", "1", &secret);
+    let pull_at = |host: &str, name: &str, image: &Image| {
         let mut paths = vec![manifest_path(name, "1")];
         paths.extend(image.manifests.iter().map(|(descriptor, _)| manifest_path(name, &descriptor.digest)));
         paths.extend(image.blobs.keys().map(|digest| blob_path(name, digest)));
@@ -342,6 +350,8 @@ fn images_with_their_tags() {
         }
         ada.settle();
     };
+    let pull = |name: &str, image: &Image| pull_at(&host, name, image);
+    pull_at("corp.example.org", "team/secret", &secret);
     pull("team/other", &second);
     pull(name, &first);
     let digests = |image: &Image| {
@@ -383,6 +393,12 @@ fn images_with_their_tags() {
         let tag = known().into_iter().find(|entry| entry.file == "1");
         tag.is_some_and(|tag| tag.digests[0].to_string() == second.root.digest)
     });
+    let told = [lists(&club, &ada), club.packages().0].concat();
+    for digest in digests(&secret) {
+        let stored = ada.daemon().rooms().store.describe(&digest.parse().unwrap()).unwrap();
+        assert!(stored.unwrap().private && !told.contains(&digest), "{digest}");
+    }
+    assert!(members(&bob).package(&secret_purl.parse_purl()).expect("the store").entries.is_empty());
 }
 
 /// One node's news have the others ask their own index, which they would have done minutes later.

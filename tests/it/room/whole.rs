@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 
 use super::synapse::{Limits, Synapse};
 use super::world::World;
+use crate::oci::fake::{FakeRegistry, blob_path, manifest_path};
+use crate::oci::image::Image;
+use crate::oci::through::registry;
 use crate::support::member::{self, Member, ROOM, entry, listed};
 use crate::support::{Fault, Node, Project, Upstream, until};
 
@@ -139,6 +142,63 @@ fn everything_comes_here() {
     assert_eq!((files(&again["fetched"]), files(&again["from_peers"])), ((0, 0), (0, 0)));
     assert_eq!(files(&again["already_here"]), (3, (3 << 20) + 3000));
     assert_eq!(files(&show(node, None)["missing_here"]), (0, 0));
+}
+
+/// Of a member's image what it lists comes from whoever is there, and an image that the scope pins from its registry, for
+/// the platforms that are wanted.
+#[test]
+fn images_come_here() {
+    let origin = FakeRegistry::start();
+    let host = origin.host();
+    let nodes = Node::village_with(2, "http://127.0.0.1:1/simple/", |_, config, _| {
+        config.oci = vec![registry(&host)];
+    });
+    let [giver, node] = &nodes[..] else { panic!("two nodes") };
+    let (theirs, pinned) = (Image::new(1, &[3 << 20]), Image::index(2, &[3000]));
+    origin.put("team/theirs", "1", &theirs);
+    origin.put("team/pinned", "1", &pinned);
+    let purl = |name: &str| format!("pkg:oci/{name}?repository_url={host}/team/{name}");
+    let mut entries = Vec::new();
+    for (descriptor, bytes) in &theirs.manifests {
+        let mut manifest = entry(&purl("theirs"), &descriptor.digest, bytes);
+        manifest.facts.media_type = Some(descriptor.media_type.into());
+        // What the tag means is a row as well, and no file.
+        let tag = dpm::catalogue::Entry { file: "1".into(), ..manifest.clone() };
+        entries.extend([manifest, tag]);
+        assert_eq!(giver.get(&manifest_path("team/theirs", &descriptor.digest)).status, 200);
+    }
+    for (digest, bytes) in &theirs.blobs {
+        entries.push(entry(&purl("theirs"), digest, bytes));
+        assert_eq!(giver.get(&blob_path("team/theirs", digest)).status, 200);
+    }
+    giver.settle();
+    member::join(node, &[&purl("theirs"), &format!("{}&tag=1", purl("pinned"))]);
+    Member::new("ada", 1).has(entries).tells(node);
+
+    let asked = origin.server.total();
+    let synced = sync(node);
+    assert_eq!(synced["missing"], json!([]), "{synced:#}");
+    let size = |image: &Image| {
+        let manifests = image.manifests.iter().map(|(_, bytes)| bytes.len());
+        manifests.chain(image.blobs.values().map(Vec::len)).sum::<usize>() as u64
+    };
+    assert_eq!(files(&synced["from_peers"]), (3, size(&theirs)), "{synced:#}");
+    // An index, and a manifest, a configuration and a layer of the one platform.
+    assert_eq!(files(&synced["fetched"]).0, 4, "{synced:#}");
+    // And what the tag means, at once with the index or before it.
+    assert!((4..=5).contains(&(origin.server.total() - asked)), "{}", origin.server.total() - asked);
+    for (digest, bytes) in &theirs.blobs {
+        assert_eq!(origin.server.hits(&blob_path("team/theirs", digest)), 1);
+        let answer = node.get(&blob_path("team/theirs", digest));
+        assert!(answer.cache() == "HIT" && &answer.body == bytes, "{digest}");
+    }
+    assert_eq!(
+        pinned.blobs.keys().filter(|d| origin.server.hits(&blob_path("team/pinned", d)) > 0).count(),
+        2
+    );
+    let again = sync(node);
+    assert_eq!((files(&again["fetched"]), files(&again["from_peers"])), ((0, 0), (0, 0)), "{again:#}");
+    assert_eq!((files(&again["already_here"]).0, &again["missing"]), (7, &json!([])), "{again:#}");
 }
 
 /// An index that has another file under a name is right, and the member wrong.
