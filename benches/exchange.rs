@@ -2,30 +2,37 @@
 //!
 //! `cargo bench --bench exchange` after `tests/counterparts.sh`. All ways take turns within a round; the same bytes, the
 //! same 1 MiB chunks, QUIC on loopback, one server and one client, the file written and hashed by the client. Prints
-//! each round, then medians: throughput as the client sees it, and CPU seconds of both sides together.
+//! each round; then medians, throughput as the client sees it and CPU seconds of both sides together; then a table of when
+//! chunks in bulk beat bitswap. A delay is added by a relay that both of ours go through and the others' nodes do not: for
+//! large files it may be the relay that is measured, by both alike.
 //!
-//! `DPM_MIB=64,256` sizes, `DPM_ROUNDS=3`, `DPM_WAYS=bitswap,near,helia,kubo`.
+//! `DPM_MIB=1,4,64,256` sizes, `DPM_DELAY_MS=0,20` what is added to the round trip, `DPM_ROUNDS=3`,
+//! `DPM_WAYS=bitswap,near,helia,kubo`.
 
 #[allow(dead_code, unreachable_pub, reason = "the tests use more of it")]
 #[path = "../tests/it/bitswap/maker.rs"]
 mod maker;
+#[path = "support/party.rs"]
+mod party;
+#[allow(dead_code, unreachable_pub, reason = "the tests use more of it")]
+#[path = "../tests/it/support/random.rs"]
+mod random;
+#[allow(dead_code, unreachable_pub, reason = "the tests use more of it")]
+#[path = "../tests/it/support/relay.rs"]
+mod relay;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dpm::base::{Access, Cid, Digest, Sha256};
-use dpm::exchange::{BITSWAP, DagLimits, Exchange, NEAR, Parts, Patience, Sharing, Want};
-use dpm::members::{self, Members};
-use dpm::peers::{Circle, Peers};
-use dpm::rt::{Clock, Executor, Gate, Tasks};
-use dpm::store::{Budget, Facts, Options as StoreOptions, Store};
-use dpm::swarm::{Event, Identity, Limits, Options, Swarm};
-use dpm::unixfs::LayoutBuilder;
+use dpm::base::{Cid, Digest, Sha256};
+use dpm::exchange::{DagLimits, Want};
 use futures_lite::future::block_on;
 use maker::{Make, Maker};
+use party::Party;
+use random::Random;
+use relay::{GOOD, Line, Relay, multiaddr_of, socket_of};
 
 /// Where `tests/counterparts.sh` installs.
 fn counterparts() -> PathBuf {
@@ -38,30 +45,56 @@ fn setting(name: &str, default: &str) -> String {
 }
 
 fn main() {
-    let sizes = setting("DPM_MIB", "64,256");
     let rounds: usize = setting("DPM_ROUNDS", "3").parse().expect("a number");
-    let ways = setting("DPM_WAYS", "bitswap,near,helia,kubo");
-    for mib in sizes.split(',') {
-        let bytes = bytes(mib.parse::<usize>().expect("a number") << 20);
-        let mut ours = Ours::new(&bytes);
-        let mut all: Vec<(&str, Vec<Figures>)> = ways.split(',').map(|way| (way, vec![])).collect();
-        for round in 1..=rounds {
-            for (way, figures) in &mut all {
-                let of = match *way {
-                    "bitswap" => ours.bitswap(),
-                    "near" => ours.near(),
-                    "helia" => theirs(Make::Helia, &bytes),
-                    "kubo" => theirs(Make::Kubo, &bytes),
-                    other => panic!("there is no way {other}"),
-                };
-                println!("{mib} MiB, round {round}, {way}: {of}");
-                figures.push(of);
+    let (sizes, delays) = (numbers("DPM_MIB", "1,4,64,256"), numbers("DPM_DELAY_MS", "0,20"));
+    let mut table = vec!["MiB | added round trip | bitswap | in bulk | bulk ÷ bitswap".to_owned()];
+    for mib in sizes {
+        let bytes = bytes(mib << 20);
+        for &added in &delays {
+            let case = format!("{mib} MiB, {added} ms added");
+            let all = turns(&case, &bytes, Duration::from_millis(added as u64), rounds);
+            for (way, figures) in &all {
+                println!("{case}, median of {rounds}, {way}: {}", median(figures));
+            }
+            let of = |name: &str| all.iter().find(|(way, _)| way == name).map(|(_, figures)| figures);
+            if let (Some(bitswap), Some(near)) = (of("bitswap"), of("near")) {
+                let in_a_round = |(b, n): (&Figures, &Figures)| n.mb_per_second / b.mb_per_second;
+                let ratio = middle(bitswap.iter().zip(near).map(in_a_round).collect());
+                let cell =
+                    |figures| format!("{:.1} ms, {}", median(figures).millis(bytes.len()), median(figures));
+                table.push(format!("{mib} | {added} ms | {} | {} | {ratio:.2}", cell(bitswap), cell(near)));
             }
         }
-        for (way, figures) in all {
-            println!("{mib} MiB, median of {rounds}, {way}: {}", median(figures));
+    }
+    if table.len() > 1 {
+        println!("\n{}", table.join("\n"));
+    }
+}
+
+fn numbers(name: &str, default: &str) -> Vec<usize> {
+    setting(name, default).split(',').map(|text| text.parse().expect("a number")).collect()
+}
+
+/// All ways in turns, each as often.
+fn turns(case: &str, bytes: &[u8], added: Duration, rounds: usize) -> Vec<(String, Vec<Figures>)> {
+    let mut ours = Ours::new(bytes, added);
+    let ways = setting("DPM_WAYS", "bitswap,near,helia,kubo");
+    let ways = ways.split(',').filter(|way| added.is_zero() || matches!(*way, "bitswap" | "near"));
+    let mut all: Vec<(String, Vec<Figures>)> = ways.map(|way| (way.to_owned(), vec![])).collect();
+    for round in 1..=rounds {
+        for (way, figures) in &mut all {
+            let of = match way.as_str() {
+                "bitswap" => ours.bitswap(),
+                "near" => ours.near(),
+                "helia" => theirs(Make::Helia, bytes),
+                "kubo" => theirs(Make::Kubo, bytes),
+                other => panic!("there is no way {other}"),
+            };
+            println!("{case}, round {round}, {way}: {of}");
+            figures.push(of);
         }
     }
+    all
 }
 
 /// Bytes that do not repeat in any block.
@@ -90,11 +123,18 @@ impl std::fmt::Display for Figures {
     }
 }
 
-fn median(of: Vec<Figures>) -> Figures {
-    let middle = |mut all: Vec<f64>| {
-        all.sort_by(f64::total_cmp);
-        all[all.len() / 2]
-    };
+impl Figures {
+    fn millis(&self, bytes: usize) -> f64 {
+        bytes as f64 / 1e3 / self.mb_per_second
+    }
+}
+
+fn middle(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
+
+fn median(of: &[Figures]) -> Figures {
     Figures {
         mb_per_second: middle(of.iter().map(|f| f.mb_per_second).collect()),
         cpu_seconds: middle(of.iter().map(|f| f.cpu_seconds).collect()),
@@ -134,27 +174,19 @@ struct Ours {
     digest: Digest,
     size: u64,
     out: File,
-}
-
-struct Party {
-    exchange: Exchange,
-    store: Store,
-    swarm: Swarm,
-    tasks: Tasks,
-    _executor: Executor,
-    dir: tempfile::TempDir,
+    _relay: Option<Relay>,
 }
 
 impl Ours {
-    fn new(bytes: &[u8]) -> Self {
+    fn new(bytes: &[u8], added: Duration) -> Self {
         let (server, client) = (Party::start(), Party::start());
         let (cid, sha256) = server.add(bytes);
-        let address = wait(|| server.swarm.listeners().first().cloned());
-        client.swarm.dial(server.swarm.peer_id(), vec![address]);
-        wait(|| client.exchange.has_company().then_some(()));
-        wait(|| server.exchange.has_company().then_some(()));
-        let out = File::create(client.dir.path().join("out")).expect("a file");
-        Self { server, client, cid, digest: sha256.digest(), size: bytes.len() as u64, out }
+        let line = Line { delay: added / 2, ..GOOD };
+        let relay = (!added.is_zero()).then(|| Relay::start(socket_of(&server.address()), line));
+        let at = relay.as_ref().map_or_else(|| server.address(), |relay| multiaddr_of(relay.address()));
+        client.meet(&server, at);
+        let out = tempfile::tempfile().expect("a file");
+        Self { server, client, cid, digest: sha256.digest(), size: bytes.len() as u64, out, _relay: relay }
     }
 
     fn bitswap(&mut self) -> Figures {
@@ -172,36 +204,28 @@ impl Ours {
     }
 
     fn near(&mut self) -> Figures {
-        // A round in which not every chunk was handed out counts as no round.
-        loop {
-            let mut came = 0;
-            let figures = self.measured(|ours| came = ours.take_near());
-            match self.size.div_ceil(1 << 20) - came {
-                0 => return figures,
-                missing => println!("near: {missing} chunks never came, and it says that all did: again"),
-            }
-        }
+        self.measured(Self::take_near)
     }
 
-    /// Gives how many chunks came.
-    fn take_near(&mut self) -> u64 {
+    fn take_near(&mut self) {
+        let server = self.server.swarm.peer_id();
         let want = Want {
             digest: self.digest,
             size: Some(self.size),
             here: vec![],
             beyond: vec![],
-            whole: Vec::new(),
+            // As news would have told.
+            whole: vec![server],
             patience: Duration::from_secs(30),
             last: false,
             least_per_second: 1,
             most_bytes: u64::MAX,
         };
-        let taking = self.client.exchange.take(want, &[self.server.swarm.peer_id()]);
+        let taking = self.client.exchange.take(want, &[server]);
         // As a flight does: written as it comes, hashed as a whole from the front.
         let mut hasher = dpm::base::Hasher::new(dpm::base::Algorithm::Sha256);
-        let (mut next, mut came, mut beyond) = (0, 0, std::collections::BTreeMap::new());
+        let (mut next, mut beyond) = (0, std::collections::BTreeMap::new());
         while let Some(chunk) = taking.next() {
-            came += 1;
             self.out.write_all_at(&chunk.bytes, u64::from(chunk.n) << 20).expect("room");
             beyond.insert(chunk.n, chunk);
             while let Some(chunk) = beyond.remove(&next) {
@@ -211,8 +235,9 @@ impl Ours {
         }
         let outcome = taking.outcome();
         assert!(outcome.all, "{outcome:?}");
-        assert!(u64::from(next) < self.size.div_ceil(1 << 20) || hasher.finish() == self.digest);
-        came
+        let chunks = self.size.div_ceil(1 << 20);
+        assert_eq!(u64::from(next), chunks, "chunks never came, and it says that all did: {outcome:?}");
+        assert_eq!(hasher.finish(), self.digest, "other bytes");
     }
 
     fn measured(&mut self, work: impl FnOnce(&mut Self)) -> Figures {
@@ -220,86 +245,5 @@ impl Ours {
         work(self);
         let (seconds, cpu_seconds) = (begun.elapsed().as_secs_f64(), cpu() - before);
         Figures { mb_per_second: self.size as f64 / 1e6 / seconds, cpu_seconds }
-    }
-}
-
-fn wait<T>(mut so: impl FnMut() -> Option<T>) -> T {
-    loop {
-        if let Some(found) = so() {
-            return found;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-impl Party {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
-        let executor = Executor::start(1).expect("a thread");
-        let tasks = executor.tasks();
-        let budget =
-            StoreOptions { budget: Budget::Bytes(8 << 30), free_margin_bytes: 1 << 20, clock: Clock::System };
-        let store = Store::open(&dir.path().join("data"), budget).expect("a store");
-        let options = Options {
-            key: Identity::fresh(),
-            listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().expect("a multiaddr")],
-            protocols: vec![NEAR, BITSWAP],
-            agent: "dpm/bench".into(),
-            limits: Limits::default(),
-            admit: Arc::new(|_, _| true),
-        };
-        let (swarm, events) = Swarm::start(options, &tasks).expect("a swarm");
-        let peers = Peers::default();
-        let exchange = Exchange::start(Parts {
-            swarm: swarm.clone(),
-            store: store.clone(),
-            peers: peers.clone(),
-            members: Members::open(store.clone(), members::Options::default()).expect("nothing was kept"),
-            disk: Gate::new(16),
-            tasks: tasks.clone(),
-            sharing: Sharing::default(),
-            patience: Patience::default(),
-        });
-        tasks.spawn(async move {
-            while let Ok(event) = events.recv().await {
-                match event {
-                    Event::Connected { peer, address } => peers.came(peer, address, Circle::Near),
-                    Event::Identified { peer, agent, .. } => peers.introduced(peer, &agent, true),
-                    Event::Moved { .. } | Event::Disconnected { .. } | Event::Listening(_) => {}
-                }
-            }
-        });
-        Self { exchange, store, swarm, tasks, _executor: executor, dir }
-    }
-
-    fn add(&self, bytes: &[u8]) -> (Cid, Sha256) {
-        let mut builder = LayoutBuilder::default();
-        builder.update(bytes);
-        let layout = builder.finish();
-        let (root, sha256) = (layout.tree().0, Sha256::of(bytes));
-        let store = &self.store;
-        let incoming = store.begin(Some(bytes.len() as u64)).expect("room");
-        incoming.write(bytes, 0).expect("room");
-        let facts = Facts {
-            sha256,
-            digests: vec![],
-            layout,
-            access: Access::Public,
-            upstream: "bench".into(),
-            url: String::new(),
-            filename: "bench".into(),
-            pin_name: None,
-        };
-        store.commit(incoming, facts).expect("a commit");
-        (root, sha256)
-    }
-}
-
-impl Drop for Party {
-    fn drop(&mut self) {
-        block_on(async {
-            self.swarm.stop().await;
-            self.tasks.cancel().await;
-        });
     }
 }

@@ -231,6 +231,10 @@ impl Book {
                 }
                 discovery.iter().for_each(|discovery| discovery.refresh());
             }
+            if let Event::Disconnected { peer } = &event {
+                // Its cable was out, or ours: when it is heard again it is dialled again.
+                discovery.iter().for_each(|discovery| discovery.forget(*peer));
+            }
             self.note(event);
         }
     }

@@ -92,10 +92,21 @@ pub(super) fn add(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
+/// What a running discovery is told to do.
+pub(super) enum Order {
+    /// Look again at addresses and interfaces.
+    Look,
+    /// Take a peer for a new one when it is heard of again.
+    Forget(PeerId),
+}
+
+/// Orders that wait: neighbours that are lost at once. Of what finds no room each is done by itself within a minute.
+const ORDERS: usize = 64;
+
 /// The running discovery. Dropped, it ends by itself, with a goodbye.
 pub struct Discovery {
-    /// Closed: stop. A message: look again at addresses and interfaces.
-    control: Sender<()>,
+    /// Closed: stop.
+    control: Sender<Order>,
     ended: Receiver<()>,
     counters: Arc<Counters>,
 }
@@ -109,7 +120,7 @@ impl Discovery {
     /// [`LanError::Interfaces`] when the system does not tell which interfaces there are.
     pub fn start(options: Options, tasks: &Tasks) -> Result<(Self, Receiver<Sighting>), LanError> {
         let (sightings, receiver) = async_channel::bounded(options.limits.sightings.max(1));
-        let (control, orders) = async_channel::bounded(1);
+        let (control, orders) = async_channel::bounded(ORDERS);
         let (ending, ended) = async_channel::bounded(1);
         let counters = Arc::new(Counters::default());
         let mut node = Node::new(options, sightings, counters.clone());
@@ -124,8 +135,13 @@ impl Discovery {
     /// Looks at once whether addresses or interfaces have changed, and tells the network; it does so by itself every
     /// quarter of a minute.
     pub fn refresh(&self) {
-        // Full: it is about to look anyway.
-        let _ = self.control.try_send(());
+        let _ = self.control.try_send(Order::Look);
+    }
+
+    /// The connection to a peer was lost: as soon as it is heard of again, that is a sighting, although nothing about it
+    /// has changed.
+    pub fn forget(&self, peer: PeerId) {
+        let _ = self.control.try_send(Order::Forget(peer));
     }
 
     /// What happened so far.

@@ -81,6 +81,11 @@ impl Memory {
         Some(known.told(peer, ttl))
     }
 
+    /// What was told of a peer holds no more, as far as is known: it is news when it is told again.
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        self.peers.remove(peer);
+    }
+
     /// Makes room for one more peer of this source: among its own first when it has told of many, so that a liar
     /// crowds out himself.
     fn make_room(&mut self, source: IpAddr) {
@@ -165,6 +170,11 @@ mod tests {
         let gone = memory.expire(start + Duration::from_secs(273));
         assert_eq!((gone.len(), gone[0].peer, gone[0].ttl), (1, peer(1), Duration::ZERO));
         assert_eq!(memory.len(), 0);
+
+        let hear = |memory: &mut Memory| memory.hear(told(1, &[1], 120), HERE, start).is_some();
+        assert_eq!([hear(&mut memory), hear(&mut memory)], [true, false]);
+        memory.forget(&peer(1));
+        assert!(hear(&mut memory), "the connection to it was lost");
     }
 
     #[test]

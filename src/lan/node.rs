@@ -15,7 +15,7 @@ use futures_lite::{Stream, future};
 use if_watch::smol::IfWatcher;
 
 use super::addresses::{Interface, accept, tell};
-use super::discovery::{Counters, Options, Sighting, add};
+use super::discovery::{Counters, Options, Order, Sighting, add};
 use super::memory::Memory;
 use super::packet::{self, Announcement, LONGEST, Packet, Query, TTL, Told};
 use super::rates::{Bucket, Rate, Sources};
@@ -60,7 +60,7 @@ enum Event {
     Datagram { ear: usize, length: usize, from: SocketAddr },
     Failed(io::Error),
     Interfaces,
-    Refresh,
+    Told(Order),
     Time,
     Stop,
 }
@@ -93,8 +93,8 @@ impl Node {
         }
     }
 
-    /// Takes part until `orders` is closed, then says goodbye. A message there: scan now.
-    pub(super) async fn run(mut self, mut orders: Pin<Box<Receiver<()>>>) {
+    /// Takes part until `orders` is closed, then says goodbye.
+    pub(super) async fn run(mut self, mut orders: Pin<Box<Receiver<Order>>>) {
         let mut timer = Timer::never();
         let mut buffer = vec![0; LONGEST + 1];
         let (mut first, mut in_a_row) = (0, 0);
@@ -127,7 +127,8 @@ impl Node {
                     first = 0;
                 }
                 Event::Interfaces => self.scan_at = self.scan_at.min(Instant::now() + SETTLE),
-                Event::Refresh => self.scan_at = Instant::now(),
+                Event::Told(Order::Look) => self.scan_at = Instant::now(),
+                Event::Told(Order::Forget(peer)) => self.memory.forget(&peer),
                 Event::Time => {}
                 Event::Stop => break,
             }
@@ -140,14 +141,14 @@ impl Node {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        orders: Pin<&mut Receiver<()>>,
+        orders: Pin<&mut Receiver<Order>>,
         timer: &mut Timer,
         reading: bool,
         first: &mut usize,
         buffer: &mut [u8],
     ) -> Poll<Event> {
         match orders.poll_next(cx) {
-            Poll::Ready(Some(())) => return Poll::Ready(Event::Refresh),
+            Poll::Ready(Some(order)) => return Poll::Ready(Event::Told(order)),
             Poll::Ready(None) => return Poll::Ready(Event::Stop),
             Poll::Pending => {}
         }

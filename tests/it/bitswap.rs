@@ -9,6 +9,8 @@ use dpm::exchange::{DagLimits, Fetched};
 use futures_lite::future::block_on;
 
 use crate::clients::process::counterparts;
+use crate::rough;
+use crate::support::relay::{GOOD, Line};
 use crate::support::{LIMIT, Node, Project, Upstream, bytes, until};
 use maker::{Make, Maker};
 
@@ -156,6 +158,29 @@ fn nodes_of_our_own_fetch_by_bitswap() {
         assert_eq!((row.gave_bytes, row.gave_artifacts), (gave, 1));
         fetch(node, &holder.cid, &[peer], &holder.project.bytes);
     }
+}
+
+#[test]
+fn two_holders_give_at_once() {
+    let upstream = Upstream::start();
+    let project = Project::new("demo", LARGE / 2).publish(&upstream);
+    // Their lines are what is slow, so that neither gives all of it before the other has begun.
+    let line = Line { bits_per_second: 40_000_000, ..GOOD };
+    let (nodes, _relays) = rough::village(3, &upstream, line);
+    for k in [0, 1] {
+        rough::stored(&nodes, k, &project);
+    }
+    let stored = nodes[0].daemon().rooms().store.find(&project.sha256.digest()).unwrap().unwrap();
+    let cid = stored.root.unwrap().to_string();
+    let holders = [0, 1].map(|k: usize| nodes[k].as_peer().0);
+    let fetched = fetch(&nodes[2], &cid, &holders, &project.bytes);
+    for holder in holders {
+        let gave = fetched.gave.iter().find(|(peer, ..)| *peer == holder);
+        assert!(gave.is_some_and(|(_, bytes, _)| *bytes >= 1 << 20), "{holder}: {fetched:?}");
+    }
+    // What came twice is counted apart; the nodes of the layout are some KiB.
+    let gave: u64 = fetched.gave.iter().map(|(_, bytes, _)| bytes).sum();
+    assert_eq!(gave >> 20, project.bytes.len() as u64 >> 20, "{fetched:?}");
 }
 
 #[test]

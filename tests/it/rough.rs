@@ -3,13 +3,16 @@
 use std::cell::RefCell;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use dpm::base::{Multiaddr, PeerId};
+use dpm::base::{Multiaddr, PeerId, Sha256};
+use dpm::exchange::Want;
 
+use crate::support::liar::{CHUNK, Liar, Manners, chunk_of};
 use crate::support::relay::{GOOD, Line, Relay, multiaddr_of, socket_of};
-use crate::support::{Node, Process, Project, Upstream, attempt, process, until};
+use crate::support::{LIMIT, Latch, Node, Process, Project, Upstream, attempt, process, random_bytes, until};
 
 /// A file of some chunks.
 const LARGE: usize = (6 << 20) + 12_345;
@@ -114,6 +117,72 @@ fn the_only_giver_loses_its_power_and_the_upstream_goes_on() {
     assert_eq!((answer.status, answer.broken.as_deref()), (200, None));
     assert!(answer.body == project.bytes);
     goes_on(&upstream, &project);
+}
+
+/// A giver goes while a chunk of its own, proved and counted, waits for a disk that is slow: whoever takes gets it, for
+/// nobody will be asked for it again.
+#[test]
+fn what_came_from_a_giver_that_went_is_not_lost() {
+    const CHUNKS: usize = 20;
+    let node = Node::village(1, "http://127.0.0.1:9/simple/").remove(0);
+    let file = Arc::new(random_bytes(1, CHUNKS * CHUNK));
+    let counted = {
+        let exchange = node.exchange().clone();
+        Arc::new(move || exchange.counters().taken_bytes.load(Ordering::Relaxed) as usize / CHUNK)
+    };
+    let stays = {
+        let file = file.clone();
+        Manners::new().gives(move |mut mouth| {
+            let file = file.clone();
+            async move {
+                mouth.claim(&file).await?;
+                mouth.serve(&file, |_, _| {}).await
+            }
+        })
+    };
+    let gone = Latch::default();
+    let goes = {
+        let (file, counted, gone) = (file.clone(), counted.clone(), gone.clone());
+        Manners::new().gives(move |mut mouth| {
+            let (file, counted, gone) = (file.clone(), counted.clone(), gone.clone());
+            async move {
+                mouth.claim(&file).await?;
+                let (n, _) = mouth.want().await?;
+                // Two wait to be taken, and one for a place among them.
+                let full = counted.clone();
+                blocking::unblock(move || until("there is no room", || full() >= 3)).await;
+                mouth.chunk(n, chunk_of(&file, n)).await?;
+                blocking::unblock(move || until("its own is counted", || counted() >= 4)).await;
+                drop(mouth);
+                gone.open();
+                Ok(())
+            }
+        })
+    };
+    let (stays, goes) = (Liar::near(&node, stays), Liar::near(&node, goes));
+    let want = Want {
+        digest: Sha256::of(&file).digest(),
+        size: Some(file.len() as u64),
+        whole: vec![],
+        most_bytes: u64::MAX,
+        here: vec![],
+        beyond: vec![],
+        patience: LIMIT,
+        least_per_second: 1,
+        last: false,
+    };
+    let taking = node.exchange().take(want, &[stays.peer(), goes.peer()]);
+    gone.pass();
+    // Its silence is doubted after a second, and it is told that nothing more is wanted of it, which fails. That nothing
+    // follows from it has no sign, so the time for it is given.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) && taking.outcome().left.is_empty() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut came: Vec<u32> = std::iter::from_fn(|| taking.next()).map(|chunk| chunk.n).collect();
+    came.sort_unstable();
+    assert!(came.into_iter().eq(0..CHUNKS as u32), "{:?}", taking.outcome());
+    assert!(taking.outcome().all);
 }
 
 /// The upstream was asked a second time, for what was missing.

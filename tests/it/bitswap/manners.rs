@@ -6,10 +6,12 @@ use dpm::base::{Cid, Sha256, raw_cid};
 use dpm::swarm::Swarm;
 use dpm::unixfs::LayoutBuilder;
 use dpm::wire::bitswap::{Message, PayloadBlock, PresenceKind, WantType};
+use futures_lite::AsyncWriteExt;
+use futures_lite::future::block_on;
 
 use super::stranger::{Manner, Stranger};
 use super::{WHEEL, alone, fetch, holder};
-use crate::support::{Node, Project, Upstream, bytes, until};
+use crate::support::{Latch, Node, Project, Upstream, bytes, until};
 
 /// CIDs of a file: its leaves, then its nodes, the root last.
 fn cids(file: &[u8]) -> Vec<Cid> {
@@ -219,6 +221,72 @@ fn a_liar_among_those_who_have_it() {
         assert!(fetched.gave.iter().all(|(peer, ..)| *peer == honest), "{fetched:?}");
         assert_eq!(strikes(&node, &liar), 1);
     });
+}
+
+/// What a stranger does about a block that it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gives {
+    Nothing,
+    OtherBytes,
+    /// The right ones, a few at a time, and never the last.
+    Slowly,
+}
+
+impl Gives {
+    /// Waits until the block is wanted, and gives until nobody waits any more.
+    fn answer(self, stranger: &Stranger, file: &[u8], over: &Latch) {
+        let cid = raw_cid(Sha256::of(file));
+        let wants = |message: &Message| {
+            message.wantlist.iter().flat_map(|list| &list.entries).any(|e| e.cid == cid && !e.cancel)
+        };
+        while !wants(&stranger.hear()) {}
+        let bytes = if self == Self::OtherBytes { vec![7; 500] } else { file.to_vec() };
+        let message = Message { payload: vec![PayloadBlock::new(&cid, bytes.into())], ..Message::default() };
+        match self {
+            Self::Nothing => {}
+            Self::OtherBytes => stranger.send(&message),
+            Self::Slowly => {
+                let (frame, mut stream) = (message.frame().concat(), stranger.open());
+                for part in frame[..frame.len() / 2].chunks(1000) {
+                    // A node that has had enough closes it.
+                    if over.is_open() || block_on(stream.write_all(part)).is_err() {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                over.pass();
+            }
+        }
+    }
+}
+
+/// A client of a node whose only neighbour is an IPFS node of that kind gets the right file, from the upstream.
+#[test]
+fn strangers_that_give_nothing_of_use_are_not_noticed_by_a_client() {
+    let upstream = Upstream::start();
+    for (n, gives) in [Gives::Nothing, Gives::OtherBytes, Gives::Slowly].into_iter().enumerate() {
+        let project = Project::new(&format!("demo-{n}"), 700_000 + n).publish(&upstream);
+        let node = Node::village_with(1, &upstream.url("/simple/"), |_, _, tuning| {
+            tuning.patience = dpm::exchange::Patience::default();
+        })
+        .remove(0);
+        let stranger = Stranger::of(&node, Manner::Listens);
+        until("it is known for an IPFS node", || node.exchange().has_strangers());
+        let over = Latch::default();
+        std::thread::scope(|scope| {
+            let answering = scope.spawn(|| gives.answer(&stranger, &project.bytes, &over));
+            let answer = node.get(&project.file());
+            over.open();
+            assert_eq!((answer.status, answer.cache()), (200, "MISS"), "{gives:?}");
+            assert!(answer.body == project.bytes, "{gives:?}: other bytes");
+            answering.join().expect("it was asked");
+        });
+        assert_eq!(upstream.hits(&project.file_path()), 1, "{gives:?}");
+        node.settle();
+        let lies = u32::from(gives == Gives::OtherBytes);
+        until("it is struck if it lied", || strikes(&node, &stranger) == lies);
+        assert_eq!(node.get(&project.file()).cache(), "HIT", "{gives:?}");
+    }
 }
 
 #[test]

@@ -62,6 +62,31 @@ impl Network {
         machine.script(&shape("eth0"));
     }
 
+    /// Puts a bad line between a machine and the switch: the command that carries its packets from now on, so much later,
+    /// and loses some of what comes. It says a line once it does, and ends when its standard input does.
+    #[allow(dead_code, reason = "benches/office.rs has no use for it")]
+    pub fn spoil(
+        &self,
+        machine: &Machine,
+        python: impl AsRef<OsStr>,
+        delay_ms: u32,
+        lost_per_mille: u32,
+    ) -> Command {
+        let (port, line, far) =
+            (machine.port(), format!("line{}", machine.number), format!("far{}", machine.number));
+        self.switch.script(&format!(
+            "ip link add {line} type veth peer name {far}; ip link set {line} up; \
+             ip link set {port} nomaster; ip link set {far} master br0; ip link set {far} up"
+        ));
+        // Packet by packet: a bundle of them would be lost as one.
+        machine.script("ip link set eth0 gso_max_segs 1");
+        let enter = self.switch.enter();
+        let mut command = Command::new(&enter[0]);
+        command.args(&enter[1..]).arg(python).args(["-c", include_str!("bad_line.py"), &port, &line]);
+        command.args([delay_ms.to_string(), lost_per_mille.to_string()]);
+        command
+    }
+
     /// Adds a machine with the cable out.
     pub fn unplugged(&self, addresses: &[&str]) -> Machine {
         let machine = self.add(addresses, None);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use async_lock::Mutex;
 use futures_lite::future;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
@@ -73,7 +74,14 @@ impl Shared {
             };
             let opened = within(self.want.patience, "opening a stream", opening).await;
             let (reader, writer) = opened.map_err(left)?;
-            future::or(self.listen(peer, Reader::new(reader)), order(due, writer)).await
+            // A chunk that was counted is handed on, whatever becomes of the orders: nobody is asked for it again.
+            let handing = Mutex::new(());
+            let orders = async {
+                let end = order(due, writer).await;
+                let _handed = handing.lock().await;
+                end
+            };
+            future::or(self.listen(peer, Reader::new(reader), &handing), orders).await
         };
         // Whatever the peer keeps us waiting for, it keeps no task of ours.
         let over = async {
@@ -87,13 +95,14 @@ impl Shared {
         self: &Arc<Self>,
         peer: PeerId,
         mut reader: Reader<impl AsyncRead + Unpin>,
+        handing: &Mutex<()>,
     ) -> Result<(), Parting> {
         let mut frames = 0;
         while let Some(frame) = reader.frame(FRAME_BYTES).await.map_err(left)? {
             let tell = Tell::decode(&frame).map_err(bad)?;
             drop(frame);
             if let Tell::Chunk { n, length } = tell {
-                self.chunk(peer, n, length, &mut reader).await?;
+                self.chunk(peer, n, length, &mut reader, handing).await?;
                 continue;
             }
             frames += 1;
@@ -203,6 +212,7 @@ impl Shared {
         n: u32,
         length: u32,
         reader: &mut Reader<impl AsyncRead + Unpin>,
+        handing: &Mutex<()>,
     ) -> Result<(), Parting> {
         let (leaf, size, missing) = self.peek(|state| {
             // It told the leaf itself, or the whole digest is the leaf.
@@ -235,6 +245,7 @@ impl Shared {
             self.exchange.strike(peer, &format!("chunk {n} of {} has other bytes", self.want.digest));
             return Err(bad("it sent wrong bytes"));
         }
+        let _handing = handing.lock().await;
         let arrival = self.with(|state, now| {
             if let Some(giver) = state.givers.get_mut(&peer) {
                 giver.came(n);
