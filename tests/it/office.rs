@@ -1,5 +1,7 @@
 //! An office: machines on one switch, `dpm serve` on each with no configuration of dpm's own, real pip, real packages.
 
+mod flags;
+
 use std::path::Path;
 
 use serde_json::Value;
