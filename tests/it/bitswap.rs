@@ -6,6 +6,7 @@ pub mod stranger;
 
 use dpm::base::{PeerId, Sha256, parse_cid_text};
 use dpm::exchange::{DagLimits, Fetched};
+use dpm::unixfs::LayoutBuilder;
 use futures_lite::future::block_on;
 
 use crate::clients::process::counterparts;
@@ -107,6 +108,24 @@ fn fetch(node: &Node, cid: &str, peers: &[PeerId], bytes: &[u8]) -> Fetched {
     assert!(file == bytes, "the same bytes");
     assert_eq!((fetched.size, fetched.sha256), (bytes.len() as u64, Sha256::of(bytes)));
     fetched
+}
+
+/// Where a layout changes its shape: no chunk, one, two; and one more than a node has links.
+#[test]
+fn cids_are_those_of_helias_importer() {
+    const CHUNK: usize = 1 << 20;
+    let mut helia = Maker::start(Make::Helia);
+    for size in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1] {
+        let bytes = bytes(size);
+        assert_eq!(crate::ipfs::root(&bytes).to_string(), helia.add(&bytes, None), "{size} bytes");
+    }
+    // Zeros, which take no place on a disk.
+    let (chunks, file) = (1025, tempfile::NamedTempFile::new().expect("a file"));
+    file.as_file().set_len(chunks * CHUNK as u64).expect("a hole");
+    let mut layout = LayoutBuilder::default();
+    (0..chunks).for_each(|_| layout.update(&[0; CHUNK]));
+    let theirs = helia.ask(&serde_json::json!({"do": "add", "file": file.path()}));
+    assert_eq!(theirs["cid"], layout.finish().tree().0.to_string(), "{chunks} chunks");
 }
 
 #[test]

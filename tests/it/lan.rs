@@ -297,14 +297,15 @@ fn names_of_boxes_that_start_together() {
     }
 }
 
-fn machine_python(machine: &Machine, python: &Path) -> Role {
+/// Python's zeroconf on a machine: says which services it finds, and resolves what it is told.
+pub fn machine_python(machine: &Machine, python: &Path) -> Role {
     let mut command = machine.command(python);
     command.args(["-u", "-c", BROWSE]);
     Role::of(command)
 }
 
 #[track_caller]
-fn resolves(browser: &mut Role, name: &str, address: &str) {
+pub fn resolves(browser: &mut Role, name: &str, address: &str) {
     for _ in 0..9 {
         browser.tell(&format!("{} {name}", if address.contains(':') { "AAAA" } else { "A" }));
         let answer = browser.hear("an answer", |line| line.strip_prefix("resolved ").map(str::to_owned));

@@ -147,6 +147,33 @@ fn nobody_is_given_what_is_not_shared() {
     assert_eq!(nodes[0].get(&other.file()).cache(), "PEER");
 }
 
+#[test]
+fn with_a_list_of_peers_nobody_else_is_let_in() {
+    let upstream = Upstream::start();
+    let [first, second] = [("first", LARGE), ("second", LARGE + 1)]
+        .map(|(name, size)| Project::new(name, size).publish(&upstream));
+    let mut nodes = Node::village(3, &upstream.url("/simple/"));
+    for project in [&first, &second] {
+        nodes[2].get(&project.file());
+    }
+    nodes[2].settle();
+    let [listed, other] = [0, 1].map(|k| nodes[k].as_peer().0);
+    nodes[2].restart(|config, _| config.near.allow = vec![listed]);
+    let holder = nodes[2].as_peer();
+    until("the listed one is let in", || nodes[2].neighbours() == 1);
+    nodes[1].restart(|config, _| config.near.peers.push(holder.clone()));
+    let (swarm, _) = nodes[2].daemon().rooms().near.clone().unwrap();
+    until("the other is not dialled", || swarm.sought().iter().any(|s| s.peer == other && s.failures > 0));
+    let tried = || nodes[1].exchange().peers().list().iter().any(|r| r.peer == holder.0 && !r.connected);
+    until("the other has dialled, and is shown out", tried);
+    assert_eq!(nodes[1].get(&first.file()).cache(), "MISS");
+    until("the listed one knows", || !nodes[0].exchange().peers().holders(&second.sha256).is_empty());
+    assert_eq!(nodes[0].get(&second.file()).cache(), "PEER");
+    assert_eq!([&first, &second].map(|p| upstream.hits(&p.file_path())), [2, 1]);
+    let there = |peer| nodes[2].exchange().peers().list().iter().any(|row| row.peer == peer && row.connected);
+    assert_eq!((there(listed), there(other)), (true, false));
+}
+
 /// Nodes that wait for a latch of the upstream without taking it for dead.
 fn patient(n: usize, upstream: &Upstream) -> Vec<Node> {
     Node::village_with(n, &upstream.url("/simple/"), |_, _, tuning| {

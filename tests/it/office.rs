@@ -1,5 +1,7 @@
 //! An office: machines on one switch, `dpm serve` on each with no configuration of dpm's own, real pip, real packages.
 
+mod flags;
+
 use std::path::Path;
 
 use serde_json::Value;
@@ -155,7 +157,17 @@ fn the_second_installs_what_the_first_has() {
     }
     index.tell("asked");
     assert_eq!(asked(&index), before, "nobody asked the index for a file again");
-    assert!(a.order(&["peers"]).contains("took"), "people can read it");
+    // Read by programs and by people: who gave, and how far away it is.
+    until("both are pinged", || {
+        peers(&a).iter().all(|p| p["round_trip_ms"].as_f64() > Some(0.0)).then_some(())
+    });
+    let said = a.order(&["peers"]);
+    assert_eq!(said.matches("  near  dpm/").count(), 2, "{said}");
+    assert!(
+        said.contains(", took ") && said.contains(" ms\n") && !said.contains("round trip unknown"),
+        "{said}"
+    );
+    assert!(!said.contains("lying"), "{said}");
 }
 
 /// pip installs from neighbours on lines that are slow, far and lossy, and one of them is cut off in the middle.
