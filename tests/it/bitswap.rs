@@ -1,7 +1,7 @@
 //! Blocks to and from other makers' nodes, and between dpm's own.
 
 pub mod maker;
-mod manners;
+pub mod manners;
 pub mod stranger;
 
 use dpm::base::{PeerId, Sha256, parse_cid_text};

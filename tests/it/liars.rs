@@ -2,6 +2,7 @@
 //! the liar is named where its lie is proved, and an honest neighbour never is.
 
 mod pip;
+mod siege;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

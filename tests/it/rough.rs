@@ -195,10 +195,10 @@ fn goes_on(upstream: &Upstream, project: &Project) {
 }
 
 /// Set in the namespace in which the processes of a test run.
-const ALONE: &str = "DPM_TEST_ALONE";
+pub const ALONE: &str = "DPM_TEST_ALONE";
 
 /// A node's process with these peers, and how others reach it.
-fn start(
+pub fn start(
     dir: &Path,
     name: &str,
     upstream: &Upstream,
@@ -260,7 +260,7 @@ fn givers_that_are_killed() {
 }
 
 /// Runs one test again in a network of its own, for its processes look for neighbours.
-fn alone(test: &str) {
+pub fn alone(test: &str) {
     let unshare = if rustix::process::geteuid().is_root() { "-n" } else { "-Urn" };
     if !Command::new("unshare").args([unshare, "true"]).output().is_ok_and(|o| o.status.success()) {
         let skip = std::env::var_os("DPM_NO_NAMESPACES").is_some();
@@ -270,7 +270,8 @@ fn alone(test: &str) {
     let mut command = Command::new("unshare");
     command.args([unshare, "sh", "-ec", "ip link set lo up; exec \"$@\"", "sh"]);
     command.arg(std::env::current_exe().unwrap()).args([test, "--exact", "--nocapture"]).env(ALONE, "1");
-    let output = process::end(command);
+    // A test is many of what has a limit each.
+    let output = process::end_within(command, Duration::from_secs(300));
     let (out, err) = (process::text(&output.stdout), process::text(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
 }

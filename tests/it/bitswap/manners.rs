@@ -14,7 +14,7 @@ use super::{WHEEL, alone, fetch, holder};
 use crate::support::{Latch, Node, Project, Upstream, bytes, until};
 
 /// CIDs of a file: its leaves, then its nodes, the root last.
-fn cids(file: &[u8]) -> Vec<Cid> {
+pub fn cids(file: &[u8]) -> Vec<Cid> {
     let mut builder = LayoutBuilder::default();
     builder.update(file);
     let layout = builder.finish();
@@ -22,7 +22,8 @@ fn cids(file: &[u8]) -> Vec<Cid> {
     leaves.chain(layout.tree().1.iter().map(|node| node.cid)).collect()
 }
 
-fn absent(n: u32) -> Cid {
+/// A CID that nobody has.
+pub fn absent(n: u32) -> Cid {
     raw_cid(Sha256::of(&n.to_le_bytes()))
 }
 

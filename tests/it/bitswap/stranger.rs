@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_channel::Receiver;
-use dpm::base::{Cid, PeerId};
+use dpm::base::{Cid, Multiaddr, PeerId};
 use dpm::exchange::BITSWAP;
 use dpm::rt::{Executor, Tasks};
 use dpm::swarm::{Identity, Limits, Options, Stream, Swarm};
@@ -42,6 +42,17 @@ impl Stranger {
 
     /// The same, with an identity that the node may know.
     pub fn known(node: &Node, manner: Manner, identity: Identity) -> Self {
+        let (peer, address) = node.as_peer();
+        let stranger = Self::at(peer, address, manner, identity);
+        let (theirs, id) = (&node.daemon().rooms().near.as_ref().expect("a swarm").0, stranger.id());
+        until("it has introduced itself", || {
+            theirs.peers().iter().any(|p| p.peer == id && !p.protocols.is_empty())
+        });
+        stranger
+    }
+
+    /// One that is connected to a node of another process.
+    pub fn at(peer: PeerId, address: Multiaddr, manner: Manner, identity: Identity) -> Self {
         let executor = Executor::start(1).expect("a thread");
         let tasks = executor.tasks();
         let options = Options {
@@ -66,15 +77,9 @@ impl Stranger {
                 spawner.spawn(async move { listen(stream, sender).await });
             }
         });
-        let (peer, address) = node.as_peer();
         swarm.dial(peer, vec![address]);
         let stranger = Self { swarm, heard, tasks, _executor: executor };
-        let id = stranger.id();
-        until("it is connected and has introduced itself", || {
-            let (theirs, _) = node.daemon().rooms().near.as_ref().expect("a swarm");
-            theirs.peers().iter().any(|p| p.peer == id && !p.protocols.is_empty())
-                && stranger.swarm.peers().iter().any(|p| !p.protocols.is_empty())
-        });
+        until("it is connected", || stranger.swarm.peers().iter().any(|p| !p.protocols.is_empty()));
         stranger
     }
 

@@ -117,8 +117,13 @@ impl Liar {
 
     pub fn meet(&self, node: &Node) {
         let (peer, address) = node.as_peer();
-        self.swarm.dial(peer, vec![address]);
+        self.meet_at(peer, address);
         until("the liar is known", || node.exchange().peers().speaks_dpm(&self.peer()));
+    }
+
+    /// Meets a node of another process.
+    pub fn meet_at(&self, peer: PeerId, address: Multiaddr) {
+        self.swarm.dial(peer, vec![address]);
         until("it knows the node", || {
             self.swarm.peers().iter().any(|p| p.peer == peer && !p.protocols.is_empty())
         });

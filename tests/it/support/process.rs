@@ -43,16 +43,21 @@ pub fn run<S: AsRef<OsStr>>(args: &[S]) -> Output {
 }
 
 /// Runs a command to its end, within the limit.
-pub fn end(mut command: Command) -> Output {
+pub fn end(command: Command) -> Output {
+    end_within(command, LIMIT)
+}
+
+/// The same, with a limit of its own.
+pub fn end_within(mut command: Command, limit: Duration) -> Output {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
     let (sender, receiver) = mpsc::sync_channel(1);
     let id = child.id();
     std::thread::spawn(move || sender.send(child.wait_with_output()));
-    match receiver.recv_timeout(LIMIT) {
+    match receiver.recv_timeout(limit) {
         Ok(output) => output.expect("its output"),
         Err(_) => {
             signal(id, "KILL");
-            panic!("it did not end within {LIMIT:?}");
+            panic!("it did not end within {limit:?}");
         }
     }
 }
@@ -138,6 +143,14 @@ impl Process {
         let text = super::get(&self.url("/metrics")).text();
         let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no metric {name} in\n{text}")).parse().expect("a number")
+    }
+
+    /// The most memory that it has had, in bytes.
+    #[allow(dead_code, reason = "benches/rooms.rs has no use for it")]
+    pub fn peak_memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
     /// Ends it as a power cut would end the process.
