@@ -1,9 +1,9 @@
 //! Pages that changed, for whoever tells others; and what others told, for the upstream to be asked sooner.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
 use lru::LruCache;
@@ -23,8 +23,11 @@ const MARK_BYTES: usize = 128;
 /// A page is asked for because of a hint this often at most: many tell of one change, one after the other.
 const HINT_REST: Duration = Duration::from_secs(30);
 
+/// Between two looks whether a page has rested.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Questions that hints cause within [`HINTS_TIME`]. An office's projects that change in a minute are fewer; a member
-/// that tells of everything costs the index no more.
+/// that tells of everything costs the index no more. As many pages at most wait until they have rested.
 const HINTS: usize = 64;
 const HINTS_TIME: Duration = Duration::from_secs(60);
 
@@ -49,7 +52,9 @@ pub enum Hint {
     Known,
     /// Nothing is known of it, so nothing is missed; or it is none of the teller's business.
     NotOurs,
-    /// It was asked for a moment ago, or too much is.
+    /// It was asked for a moment ago, and will be again when it has rested.
+    Later,
+    /// Too much is asked for.
     TooMany,
 }
 
@@ -61,12 +66,19 @@ pub(super) struct News {
 struct Hints {
     of: LruCache<PageKey, UnixMillis>,
     lately: VecDeque<UnixMillis>,
+    /// Of pages that rest: the newest mark, and when it was told.
+    resting: HashMap<PageKey, (String, UnixMillis)>,
+}
+
+impl Default for Hints {
+    fn default() -> Self {
+        Self { of: LruCache::new(HINTED), lately: VecDeque::new(), resting: HashMap::new() }
+    }
 }
 
 impl Default for News {
     fn default() -> Self {
-        let hints = Hints { of: LruCache::new(HINTED), lately: VecDeque::new() };
-        Self { changes: async_channel::bounded(WAITING), hints: Mutex::new(hints) }
+        Self { changes: async_channel::bounded(WAITING), hints: Mutex::default() }
     }
 }
 
@@ -81,29 +93,50 @@ impl Resolve {
     /// known here by another mark. Nothing else comes of it.
     pub async fn hint(&self, key: &PageKey, mark: &str) -> Result<Hint, ResolveError> {
         let inner = &self.inner;
-        let PageKey::Project(name) = key else { return Ok(Hint::NotOurs) };
-        if inner.offline {
-            return Ok(Hint::NotOurs);
-        }
-        let known = inner.known(key).await?;
-        let Some(head) = known.filter(|head| head.found && inner.is_public(name, head)) else {
-            return Ok(Hint::NotOurs);
+        let head = match inner.hinted(key, mark).await? {
+            Ok(head) => head,
+            Err(nothing) => return Ok(nothing),
         };
-        if mark_of(&head) == Some(mark) {
-            return Ok(Hint::Known);
-        }
         let now = inner.clock.now();
-        if age(&head, now, &inner.freshness) < HINT_REST
-            || !inner.news.hints.lock().expect(LOCK).take(key, now)
-        {
-            return Ok(Hint::TooMany);
+        let age = age(&head, now, &inner.freshness);
+        let outcome = inner.news.hints.lock().expect(LOCK).judge(key, mark, age, now);
+        match outcome {
+            Outcome::Ask => drop(inner.start_refresh(key, Some(head))),
+            Outcome::Rest(rest) => inner.tasks.spawn(inner.clone().ask_rested(key.clone(), now, rest)),
+            Outcome::Rests => {}
+            Outcome::TooMany => return Ok(Hint::TooMany),
         }
-        inner.start_refresh(key, Some(head));
-        Ok(Hint::Asked)
+        Ok(if outcome == Outcome::Ask { Hint::Asked } else { Hint::Later })
     }
 }
 
+/// What is to be done about a hint.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Ask,
+    /// Somebody has to ask in so much time.
+    Rest(Duration),
+    /// Somebody will.
+    Rests,
+    TooMany,
+}
+
 impl Hints {
+    fn judge(&mut self, key: &PageKey, mark: &str, age: Duration, now: UnixMillis) -> Outcome {
+        let asked = self.of.peek(key).map_or(HINT_REST, |at| now.since(*at));
+        let rest = HINT_REST.saturating_sub(age.min(asked));
+        if rest.is_zero() {
+            return if self.take(key, now) { Outcome::Ask } else { Outcome::TooMany };
+        }
+        match (self.resting.contains_key(key), self.resting.len() < HINTS) {
+            (false, false) => Outcome::TooMany,
+            (rests, _) => {
+                self.resting.insert(key.clone(), (mark.to_owned(), now));
+                if rests { Outcome::Rests } else { Outcome::Rest(rest) }
+            }
+        }
+    }
+
     /// Whether there may be one more, which counts from now on.
     fn take(&mut self, key: &PageKey, now: UnixMillis) -> bool {
         while self.lately.front().is_some_and(|at| now.since(*at) >= HINTS_TIME) {
@@ -120,6 +153,36 @@ impl Hints {
 }
 
 impl Inner {
+    /// What is known of a page that somebody says has changed; or what comes of that otherwise.
+    async fn hinted(&self, key: &PageKey, mark: &str) -> Result<Result<PageHead, Hint>, ResolveError> {
+        let PageKey::Project(name) = key else { return Ok(Err(Hint::NotOurs)) };
+        if self.offline {
+            return Ok(Err(Hint::NotOurs));
+        }
+        let known = self.known(key).await?;
+        Ok(match known.filter(|head| head.found && self.is_public(name, head)) {
+            None => Err(Hint::NotOurs),
+            Some(head) if mark_of(&head) == Some(mark) => Err(Hint::Known),
+            Some(head) => Ok(head),
+        })
+    }
+
+    /// Asks for a page when it has rested since then, unless it was asked for after the last that was told of it.
+    async fn ask_rested(self: Arc<Self>, key: PageKey, since: UnixMillis, rest: Duration) {
+        // By either clock: the one of the wall may be set meanwhile.
+        let begun = Instant::now();
+        while begun.elapsed() < rest && self.clock.now().since(since) < rest {
+            async_io::Timer::after(LOOK).await;
+        }
+        let told = self.news.hints.lock().expect(LOCK).resting.remove(&key);
+        let Some((mark, told)) = told else { return };
+        let Ok(Ok(head)) = self.hinted(&key, &mark).await else { return };
+        let now = self.clock.now();
+        if head.checked_at <= told.0 && self.news.hints.lock().expect(LOCK).take(&key, now) {
+            self.start_refresh(&key, Some(head));
+        }
+    }
+
     /// Tells of a page, if it is another than the one that was known.
     pub(super) fn tell(&self, key: &PageKey, known: Option<&PageHead>, head: &PageHead) {
         let (PageKey::Project(name), Some(known)) = (key, known.filter(|head| head.found)) else { return };
@@ -149,7 +212,7 @@ mod tests {
 
     #[test]
     fn hints_are_bounded() {
-        let mut hints = Hints { of: LruCache::new(HINTED), lately: VecDeque::new() };
+        let mut hints = Hints::default();
         let key = |n: usize| PageKey::Project(ProjectName::normalise(&format!("p{n}")).unwrap());
         let at = |seconds: u64| UnixMillis(1_700_000_000_000 + seconds * 1000);
         assert!(hints.take(&key(0), at(0)) && !hints.take(&key(0), at(29)) && hints.take(&key(0), at(30)));
@@ -157,6 +220,24 @@ mod tests {
         assert_eq!(taken, HINTS - 2);
         assert!(hints.take(&key(200), at(60)) && !hints.take(&key(201), at(60)), "one place is free again");
         assert!(hints.take(&key(200), at(91)));
+    }
+
+    #[test]
+    fn what_rests_waits() {
+        let mut hints = Hints::default();
+        let key = |n: usize| PageKey::Project(ProjectName::normalise(&format!("p{n}")).unwrap());
+        let (now, second) = (UnixMillis(1_700_000_000_000), Duration::from_secs(1));
+        assert_eq!(hints.judge(&key(0), "a", HINT_REST - second, now), Outcome::Rest(second));
+        assert_eq!(hints.judge(&key(0), "b", HINT_REST - second, now), Outcome::Rests);
+        assert_eq!(hints.resting[&key(0)], ("b".to_owned(), now), "the last word counts");
+        // Asked a moment ago because of a hint, and not answered yet.
+        assert_eq!(hints.judge(&key(1), "a", HINT_REST, now), Outcome::Ask);
+        assert_eq!(hints.judge(&key(1), "b", HINT_REST, now), Outcome::Rest(HINT_REST));
+        let rests =
+            (2..100).filter(|n| hints.judge(&key(*n), "a", Duration::ZERO, now) == Outcome::Rest(HINT_REST));
+        assert_eq!(rests.count(), HINTS - 2);
+        assert_eq!(hints.judge(&key(200), "a", Duration::ZERO, now), Outcome::TooMany);
+        assert_eq!(hints.judge(&key(0), "c", Duration::ZERO, now), Outcome::Rests, "who waits already may");
     }
 
     #[test]

@@ -75,7 +75,6 @@ fn a_hint_has_the_index_asked() {
     assert_eq!(hint(&project, "\"a\""), Hint::NotOurs, "nobody here wants it");
     publish(&house, &project, "\"a\"");
     house.page(&project, 200, "MISS");
-    assert_eq!(hint(&project, "\"b\""), Hint::TooMany, "it was asked for just now");
     house.pass(40);
     assert_eq!((hint(&project, "\"a\""), hits()), (Hint::Known, 1));
     publish(&house, &project, "\"b\"");
@@ -89,8 +88,13 @@ fn a_hint_has_the_index_asked() {
     assert_eq!(hint(&project, "\"c\""), Hint::Asked);
     until("the index has been asked", || hits() == 3);
     for n in 0..20 {
-        assert_eq!(hint(&project, &format!("\"{n}\"")), Hint::TooMany);
+        assert_eq!(hint(&project, &format!("\"{n}\"")), Hint::Later);
     }
+    let confirmed = || block_on(resolve.known(&key(&project))).unwrap().expect("a page").checked_at;
+    until("it has answered", || confirmed() == house.node.now().0);
+    assert_eq!(hits(), 3);
+    house.pass(40);
+    until("all of them have caused one more", || hits() == 4);
     // The list of all projects is no package's page.
     assert_eq!(block_on(resolve.hint(&PageKey::Root, "x")).unwrap(), Hint::NotOurs);
 }
@@ -108,4 +112,34 @@ fn a_hint_about_an_index_that_fails() {
     assert_eq!(block_on(resolve.hint(&key(&project), "\"b\"")).unwrap(), Hint::Asked);
     until("the index has failed", || house.upstream.hits(&project.page_path()) >= 4);
     assert_eq!(house.page(&project, 200, "HIT").body, good.body);
+}
+
+/// What is told right after the index was asked is asked for when the page has rested, unless somebody was sooner.
+#[test]
+fn a_hint_that_comes_too_soon() {
+    let house = House::new();
+    let resolve = &house.node.daemon().rooms().resolve;
+    let hint = |project: &Project, mark: &str| block_on(resolve.hint(&key(project), mark)).unwrap();
+    let [late, sooner] = ["late", "sooner"].map(|name| Project::new(name, 10));
+    for project in [&late, &sooner] {
+        publish(&house, project, "\"a\"");
+        house.page(project, 200, "MISS");
+        house.pass(10);
+        publish(&house, project, "\"b\"");
+        assert_eq!(hint(project, "\"b\""), Hint::Later);
+        assert_eq!(hint(project, "\"b\""), Hint::Later);
+        assert_eq!(house.upstream.hits(&project.page_path()), 1);
+    }
+    // A client has it asked for.
+    house.pass(1);
+    let path = house.node.url(&sooner.page());
+    let asked = crate::support::request("GET", &path, &[("cache-control", "no-cache")]);
+    assert_eq!(asked.cache(), "MISS");
+    house.pass(25);
+    until("the index has been asked", || house.upstream.hits(&late.page_path()) == 2);
+    until("it is known", || hint(&late, "\"b\"") == Hint::Known);
+    house.page(&late, 200, "HIT");
+    for project in [&late, &sooner] {
+        assert_eq!(house.upstream.hits(&project.page_path()), 2, "{}", project.name);
+    }
 }
