@@ -1,7 +1,7 @@
 //! Whole catalogues: the same set is the same root, changes are small, and what strangers may get wrong is found.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 
@@ -219,8 +219,13 @@ fn a_catalogue_is_pulled_and_then_only_what_is_new() {
     assert_eq!(pulled(None, &old, &theirs, &mut ours).unwrap(), theirs.len());
     assert_eq!(ours, theirs);
     let (new, fresh) = changed(&old, &mut theirs, vec![Change::put(some(3001))]).unwrap();
+    let known: HashSet<Cid> = ours.keys().copied().collect();
     assert_eq!(pulled(Some(&old), &new, &theirs, &mut ours).unwrap(), fresh);
     assert_eq!(all(&new, &ours).unwrap().len(), 3001);
+    let bytes = |news: bool| -> usize {
+        ours.iter().filter(|(cid, _)| !news || !known.contains(cid)).map(|(_, block)| block.len()).sum()
+    };
+    assert!(bytes(true) < 8 << 10, "one package costs {} of {} bytes", bytes(true), bytes(false));
 
     // Other bytes are the sender's fault, and the block can be asked of another.
     let none = |_: &Cid| None;

@@ -109,19 +109,20 @@ impl Node {
         self.members.hear_timeline(ROOM, of.user, PACKAGES_EVENT, text.as_bytes())
     }
 
-    /// Fetches what is wanted of `of`; gives how many blocks that took.
-    fn pulls(&self, of: &Node) -> usize {
+    /// Fetches what is wanted of `of`; gives how many blocks that took, and bytes.
+    fn pulls(&self, of: &Node) -> (usize, usize) {
         let wanted = self.members.wanted();
         assert_eq!(wanted.len(), 1, "{wanted:?}");
-        let (mut pulling, mut count) = (self.members.pull(&wanted[0]), 0);
+        let (mut pulling, mut count, mut bytes) = (self.members.pull(&wanted[0]), 0, 0);
         while let Some(cid) = pulling.next_block().unwrap() {
             let block = of.members.inner.store.catalogue_block(&sha256_of_cid(&cid).unwrap()).unwrap();
-            pulling.got(&cid, block.unwrap()).unwrap();
-            count += 1;
+            let block = block.unwrap();
+            (count, bytes) = (count + 1, bytes + block.len());
+            pulling.got(&cid, block).unwrap();
         }
         pulling.finish().unwrap();
         assert_eq!(self.members.wanted(), []);
-        count
+        (count, bytes)
     }
 
     fn listed(&self, entry: &Entry) -> Vec<Listing> {
@@ -263,8 +264,8 @@ fn a_catalogue_is_fetched_and_then_what_is_new_of_it() {
     // More than is listed in one batch.
     bob.adds((0..3000).map(entry).collect(), vec![]);
     here.hears(&mut bob);
-    let all = here.pulls(&bob);
-    assert!(all > 500, "{all}");
+    let (all, all_bytes) = here.pulls(&bob);
+    assert!(all > 500 && all_bytes > 200_000, "{all} blocks of {all_bytes} bytes");
     assert_eq!(here.members.rooms()[0].nodes[0].here, bob.members.own(ROOM));
     for n in [0, 1500, 2999] {
         assert_eq!(here.members.holders(&sha(&entry(n))), [bob.peer()], "{n}");
@@ -272,8 +273,9 @@ fn a_catalogue_is_fetched_and_then_what_is_new_of_it() {
     // Said while nobody listened; then only what changed moves.
     bob.adds(vec![entry(5000)], vec![&entry(7)]);
     here.hears(&mut bob);
-    let few = here.pulls(&bob);
+    let (few, bytes) = here.pulls(&bob);
     assert!((1..30).contains(&few), "{few}");
+    assert!(bytes < 16 << 10, "{bytes} bytes for one package, and one that went");
     assert_eq!(here.members.holders(&sha(&entry(5000))), [bob.peer()]);
     assert!(here.members.holders(&sha(&entry(7))).is_empty());
     // What no catalogue names goes, all else stays.
@@ -343,7 +345,7 @@ fn changes_in_several_events_and_on_another_base() {
     let said = bob.adds(vec![entry(1001)], vec![]);
     here.hears_said(&bob, &said[0]);
     assert_eq!(here.members.wanted().len(), 1);
-    let few = here.pulls(&bob);
+    let (few, _) = here.pulls(&bob);
     assert!(few < 30, "{few}");
     assert_eq!(here.members.holders(&sha(&entry(1000))), [bob.peer()]);
 }
@@ -513,7 +515,7 @@ fn damage_is_mended() {
     assert!(here.members.may_have(&bob.peer(), &sha(&entry(250))));
     let said = bob.adds(vec![entry(600)], vec![]);
     here.hears_said(&bob, &said[0]);
-    assert!(here.pulls(&bob) > 1, "all of it is fetched");
+    assert!(here.pulls(&bob).0 > 1, "all of it is fetched");
     assert_eq!(here.members.holders(&sha(&entry(600))), [bob.peer()]);
     assert_eq!(here.listed(&entry(50)).len(), 1);
 }
