@@ -1,22 +1,32 @@
 //! A room as a node knows it: who has what, and bringing all of it here. What members say is told by hand.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use dpm::daemon::{Order, RoomOrder};
 use dpm::eco::oci::Platforms;
+use dpm::rt::Clock;
 use dpm::wire::room::{NODE_EVENT, SCOPE_EVENT};
 use serde_json::{Value, json};
 
 use super::synapse::{Limits, Synapse};
 use super::world::World;
 use crate::support::member::{self, Member, ROOM, entry, listed};
-use crate::support::{Fault, Node, Project, Upstream, until};
+use crate::support::{Fault, Node, Project, Upstream, process, until};
 
 fn show(node: &Node, missing: Option<usize>) -> Value {
     node.order(&Order::Room(RoomOrder::Show { room: ROOM.into(), missing }))
 }
 
 fn sync(node: &Node) -> Value {
+    sync_told(node).0
+}
+
+/// The same, and how far it was meanwhile.
+fn sync_told(node: &Node) -> (Value, Vec<Value>) {
     let platforms = Platforms::These(vec!["linux/amd64".into()]);
-    node.order(&Order::Room(RoomOrder::Sync { room: "project".into(), platforms }))
+    node.order_told(&Order::Room(RoomOrder::Sync { room: "project".into(), platforms }))
 }
 
 fn files(v: &Value) -> (u64, u64) {
@@ -26,7 +36,11 @@ fn files(v: &Value) -> (u64, u64) {
 #[test]
 fn who_has_what() {
     let upstream = Upstream::start();
-    let node = Node::new(&upstream.url("/simple/"));
+    let time = Arc::new(AtomicU64::new(1_790_000_000_000));
+    let node = Node::with(&[&upstream.url("/simple/")], |config, tuning| {
+        config.rooms.max_age = Duration::from_secs(3600);
+        tuning.clock = Clock::Manual(time.clone());
+    });
     let projects =
         [("one", 1000), ("two", 2000), ("three", 3000)].map(|(n, s)| Project::new(n, s).publish(&upstream));
     let [one, two, three] = &projects;
@@ -75,6 +89,29 @@ fn who_has_what() {
     missing.sort_unstable();
     assert_eq!(missing, [("pkg:pypi/one@1.0", 1), ("pkg:pypi/three@1.0", 1)]);
     assert_eq!(show(&node, None)["missing"], Value::Null);
+
+    // Half an hour later one says something again, and then the word of the other is too old.
+    let fresh = |user: &str| {
+        let shown = show(&node, None);
+        let rows = shown["members"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["user"] == user).unwrap();
+        (row["age_seconds"].clone(), row["too_old"].clone(), files(row), files(&shown["in_scope"]))
+    };
+    let said = || process::said(&["room", "show", ROOM, "--data", node.data().to_str().unwrap()]);
+    time.fetch_add(1_800_000, Ordering::Relaxed);
+    ada.tells(&node);
+    assert_eq!(fresh(&ada.user), (json!(0), json!(false), (2, 3000), (3, 6000)));
+    assert_eq!(fresh(&bob.user), (json!(1800), json!(false), (2, 5000), (3, 6000)));
+    let text = said();
+    assert!(text.contains("  said 0s ago\n") && text.contains("  said 30m ago\n"), "{text}");
+    time.fetch_add(1_801_000, Ordering::Relaxed);
+    assert_eq!(fresh(&ada.user), (json!(1801), json!(false), (2, 3000), (2, 3000)));
+    assert_eq!(fresh(&bob.user), (json!(3601), json!(true), (0, 0), (2, 3000)));
+    let text = said();
+    let too_old = "  said 1h 1s ago\n  said nothing for too long: what it said counts for nothing\n";
+    assert!(text.contains("  said 30m 1s ago\n  2 packages") && text.contains(too_old), "{text}");
+    bob.tells(&node);
+    assert_eq!(fresh(&bob.user), (json!(0), json!(false), (2, 5000), (3, 6000)));
 
     // Who left counts for nothing.
     members.member(ROOM, &bob.user, false);
@@ -125,9 +162,23 @@ fn everything_comes_here() {
     member::join(node, &scope);
     Member::new("ada", 1).has([listed(&big), listed(&small)]).tells(node);
     let hits = upstream.hits(&big.file_path());
-    let synced = sync(node);
+    let (synced, told) = sync_told(node);
     assert_eq!(synced["missing"], json!([]), "{synced:#}");
     assert_eq!(files(&synced["from_peers"]), (2, (3 << 20) + 1000));
+    let number = |state: &Value, key: &str| state[key].as_u64().expect("a number");
+    let far = |artifacts: &str, bytes: &str| -> Vec<(u64, u64)> {
+        told.iter().map(|state| (number(state, artifacts), number(state, bytes))).collect()
+    };
+    let (done, of) = (far("artifacts", "bytes"), far("of", "of_bytes"));
+    // First what members have, then what else the scope names.
+    for states in [&done, &of] {
+        assert!(states.windows(2).all(|pair| pair[0].0 <= pair[1].0 && pair[0].1 <= pair[1].1), "{told:#?}");
+    }
+    assert!(done.contains(&(2, (3 << 20) + 1000)) && of.contains(&(2, (3 << 20) + 1000)), "{told:#?}");
+    assert!(done.iter().zip(&of).all(|(done, of)| done.0 <= of.0 && done.1 <= of.1), "{told:#?}");
+    let all = (3, (3 << 20) + 3000);
+    assert_eq!((done.last(), of.last()), (Some(&all), Some(&all)));
+    assert_eq!(far("peers_bytes", "upstream_bytes").last(), Some(&((3 << 20) + 1000, 2000)));
     assert_eq!(files(&synced["fetched"]), (1, 2000));
     assert_eq!(upstream.hits(&big.file_path()), hits);
     let gave = synced["givers"].as_array().unwrap();

@@ -161,8 +161,15 @@ impl Node {
 
     /// Carries out an order of an operator.
     pub fn order(&self, order: &Order) -> serde_json::Value {
+        self.order_told(order).0
+    }
+
+    /// The same, and what was told meanwhile of how far it was.
+    pub fn order_told(&self, order: &Order) -> (serde_json::Value, Vec<serde_json::Value>) {
         let admin = Admin::new(&self.config, self.daemon().rooms().clone(), None);
-        admin.carry_out(order, &mut |_| {}).expect("the order is carried out")
+        let mut told = Vec::new();
+        let outcome = admin.carry_out(order, &mut |state| told.push(state));
+        (outcome.expect("the order is carried out"), told)
     }
 
     /// Carries out an order that takes these bytes, and gives its outcome and the bytes that it gives.
