@@ -1,14 +1,18 @@
 //! Members of a room that are not near: what they are given, asked and told, and what they give.
 
+use std::net::UdpSocket;
 use std::sync::atomic::Ordering;
 
 use dpm::base::{PeerId, dag_cbor_cid, raw_cid, sha256_of_cid};
 use dpm::catalogue::{Change, Entry};
+use dpm::daemon::{Order, RoomOrder};
 use dpm::exchange::{BlocksError, chunks_of};
+use dpm::members::Mode;
 use dpm::peers::Circle;
 use dpm::swarm::Identity;
 use dpm::wire::bitswap::{Message, PayloadBlock, PresenceKind, WantType};
 use dpm::wire::near::{Held, Offer, Offers, Open, Tell};
+use dpm::wire::room::Allow;
 use futures_lite::future::block_on;
 
 use crate::bitswap::stranger::{Manner, Stranger};
@@ -267,7 +271,7 @@ fn who_lists_what_it_has_no_more() {
     publishes(&far, &[entry(&project)]);
     alice.has([entry(&project)]).tells(&here);
     connect(&here, &far);
-    far.order(&dpm::daemon::Order::Purge(format!("sha256:{}", project.sha256)));
+    far.order(&Order::Purge(format!("sha256:{}", project.sha256)));
     let answer = here.get(&project.file());
     assert_eq!((answer.status, answer.cache()), (200, "MISS"));
     let row = crate::support::liar::row(&here, &far.as_peer().0);
@@ -301,6 +305,33 @@ fn members_are_dialled_when_nobody_else_is_left() {
     let begun = std::time::Instant::now();
     assert_eq!(here.get(&other.file()).status, 502);
     assert!(begun.elapsed() < LIMIT);
+}
+
+/// What a member says of where it is has nothing sent to this machine or the network around it, unless that is allowed.
+#[test]
+fn addresses_near_are_dialled_only_where_that_is_allowed() {
+    let upstream = Upstream::start();
+    let project = Project::new("demo", 1000).publish(&upstream);
+    refuse(&upstream, &project);
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    socket.set_nonblocking(true).expect("a socket");
+    let port = socket.local_addr().expect("its address").port();
+    let addresses = ["ip4/127.0.0.1", "ip6/::ffff:127.0.0.1", "dns4/localhost"]
+        .map(|host| format!("/{host}/udp/{port}/quic-v1"));
+    let has_come = || socket.recv(&mut [0; 2048]).is_ok();
+    for (allow, refused) in [(Allow::Global, 3), (Allow::Near, 1)] {
+        let node = distant_with(&upstream.url("/simple/"), |config| config.rooms.addresses = allow);
+        Member::new("eve", 9).reached_at(&addresses).has([entry(&project)]).tells(&node);
+        assert_eq!(members(&node).rooms()[0].nodes[0].refused_addresses.len(), refused);
+        // It is looked now whom to stay connected with, and for the file nobody else is left: three seconds are waited.
+        let mirror = RoomOrder::Mirror { room: ROOM.into(), mode: Mode::Lazy };
+        node.order(&Order::Room(mirror));
+        assert_eq!(node.get(&project.file()).status, 502);
+        match allow {
+            Allow::Global => assert!(!has_come()),
+            Allow::Near => until("it is dialled", has_come),
+        }
+    }
 }
 
 #[test]
@@ -443,7 +474,7 @@ fn a_catalogue_is_read_at_the_door() {
     let block = store.catalogue_block(&root.hash).unwrap().expect("its own");
     let answer = node.get(&format!("/ipfs/{}?format=raw", root.cid()));
     assert!(answer.status == 200 && answer.body == block, "{}", answer.text());
-    let (outcome, bytes) = node.carry(&dpm::daemon::Order::Get(root.cid().to_string()), &[]).unwrap();
+    let (outcome, bytes) = node.carry(&Order::Get(root.cid().to_string()), &[]).unwrap();
     assert_eq!(outcome["from"], "store", "{outcome:#}");
     assert!(bytes == block);
 }

@@ -78,6 +78,12 @@ impl Member {
         self.key.peer_id()
     }
 
+    /// It says that it is reached there.
+    pub fn reached_at(mut self, addresses: &[String]) -> Self {
+        self.addresses = addresses.to_vec();
+        self
+    }
+
     /// It has these too, and one of them in the place of another of that name.
     pub fn has(mut self, entries: impl IntoIterator<Item = Entry>) -> Self {
         for entry in entries {
