@@ -1,13 +1,15 @@
-//! Several rooms of one node.
+//! Several rooms of one node, and several members that follow one room.
 
 use std::mem::replace;
+use std::time::{Duration, Instant};
 
 use dpm::config::{Config, RoomPace};
 use dpm::daemon::{RoomOrder, Tuning};
+use dpm::members::Mode;
 
 use super::club::{Club, acquainted, knows, lists, members, room_order};
 use super::synapse::Limits;
-use crate::support::{Node, Project, until};
+use crate::support::{Node, Project, random_bytes, until};
 
 /// As the homeserver of these tests takes it.
 fn quick(config: &mut Config, _: &mut Tuning) {
@@ -61,4 +63,61 @@ fn a_node_in_two_rooms() {
     ada.get(&late.file());
     until("bob's node knows what is new", || knows(&bob, &ada, &late.sha256));
     assert_eq!(lists(&club, &ada), [blues.filename, late.filename]);
+}
+
+/// Nodes of a room besides the one that has everything.
+const FOLLOWERS: usize = 4;
+
+/// So many that nobody takes all or none of them: each takes each file or not, one way as often as the other.
+const FILES: usize = 24;
+
+/// Copies of a file that a room is content with, and how long the others wait for those whose turn it is: as
+/// `mirror::share` says.
+const COPIES: usize = 3;
+const TURN: Duration = Duration::from_secs(60);
+
+#[test]
+fn who_follows_a_room_divides_the_work() {
+    let (club, ada) = Club::found(Limits::Raised, &["pkg:pypi/*"], quick);
+    let mut followers: Vec<Node> = Vec::new();
+    for n in 0..FOLLOWERS {
+        let node = club.member(&club.synapse.account(&format!("follower-{n}")), quick);
+        acquainted(&ada, &node);
+        followers.iter().for_each(|other| acquainted(other, &node));
+        followers.push(node);
+    }
+    let projects: Vec<_> = (0..FILES)
+        .map(|n| Project::of(&format!("p{n}"), random_bytes(n as u64, 5000)).publish(&club.upstream))
+        .collect();
+    for project in &projects {
+        assert_eq!(ada.get(&project.file()).cache(), "MISS");
+    }
+    for node in &followers {
+        until("all know what there is", || projects.iter().all(|p| knows(node, &ada, &p.sha256)));
+        assert_eq!(node.artifacts(), 0, "who only looks fetches nothing");
+    }
+    let begun = Instant::now();
+    for node in &followers {
+        room_order(node, RoomOrder::Mirror { room: club.room.clone(), mode: Mode::Follow });
+    }
+    let has = |node: &Node, project: &Project| node.stored(&project.sha256).is_some();
+    let copies = |project: &Project| 1 + followers.iter().filter(|node| has(node, project)).count();
+    for project in &projects {
+        until("there are enough of each", || copies(project) >= COPIES);
+    }
+    let counts: Vec<_> = projects.iter().map(copies).collect();
+    let loads: Vec<_> =
+        followers.iter().map(|node| projects.iter().filter(|p| has(node, p)).count()).collect();
+    assert!(loads.iter().all(|files| *files > 0), "{loads:?}");
+    // On a machine that is slower than a turn others have stepped in, as they should.
+    if begun.elapsed() < TURN {
+        assert_eq!(counts, [COPIES; FILES], "enough is enough");
+        assert!(loads.iter().all(|files| *files < FILES), "{loads:?}");
+    }
+    for project in &projects {
+        until("the room knows of them", || {
+            followers.iter().filter(|node| knows(&ada, node, &project.sha256)).count() + 1 >= COPIES
+        });
+        assert_eq!(club.upstream.hits(&project.file_path()), 1, "{}", project.name);
+    }
 }
