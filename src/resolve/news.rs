@@ -129,7 +129,7 @@ impl Hints {
             return if self.take(key, now) { Outcome::Ask } else { Outcome::TooMany };
         }
         match (self.resting.contains_key(key), self.resting.len() < HINTS) {
-            (false, false) => return Outcome::TooMany,
+            (false, false) => Outcome::TooMany,
             (rests, _) => {
                 self.resting.insert(key.clone(), (mark.to_owned(), now));
                 if rests { Outcome::Rests } else { Outcome::Rest(rest) }

@@ -321,7 +321,7 @@ fn addresses_near_are_dialled_only_where_that_is_allowed() {
     let has_come = || socket.recv(&mut [0; 2048]).is_ok();
     for (allow, refused) in [(Allow::Global, 3), (Allow::Near, 1)] {
         let node = distant_with(&upstream.url("/simple/"), |config| config.rooms.addresses = allow);
-        Member::new("eve", 9).is_at(&addresses).has([entry(&project)]).tells(&node);
+        Member::new("eve", 9).reached_at(&addresses).has([entry(&project)]).tells(&node);
         assert_eq!(members(&node).rooms()[0].nodes[0].refused_addresses.len(), refused);
         // It is looked now whom to stay connected with, and for the file nobody else is left: three seconds are waited.
         let mirror = RoomOrder::Mirror { room: ROOM.into(), mode: Mode::Lazy };

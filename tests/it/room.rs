@@ -16,6 +16,7 @@ mod mirror;
 mod node;
 mod scope;
 mod sessions;
+mod several;
 mod synapse;
 pub mod tunnel;
 mod whole;

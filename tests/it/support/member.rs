@@ -78,8 +78,8 @@ impl Member {
         self.key.peer_id()
     }
 
-    /// It says that it is there.
-    pub fn is_at(mut self, addresses: &[String]) -> Self {
+    /// It says that it is reached there.
+    pub fn reached_at(mut self, addresses: &[String]) -> Self {
         self.addresses = addresses.to_vec();
         self
     }
