@@ -55,7 +55,7 @@ fn prompt(user: &str) -> Result<String> {
     let (mut silent, restored) = (before.clone(), before.clone());
     silent.local_modes.remove(LocalModes::ECHO);
     // Whoever breaks it off has the terminal back as it was.
-    ctrlc::try_set_handler(move || {
+    ctrlc::set_handler(move || {
         let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &restored);
         eprintln!();
         std::process::exit(INTERRUPTED);
