@@ -121,6 +121,11 @@ impl Entry {
 
     /// Reads one. Keys that are unknown are passed over.
     pub(super) fn read(reader: &mut CborReader<'_>) -> Result<Self, EntryError> {
+        Self::read_of(None, reader)
+    }
+
+    /// The same; where it is of this package, its URL is not parsed again.
+    fn read_of(known: Option<&PackageUrl>, reader: &mut CborReader<'_>) -> Result<Self, EntryError> {
         let start = reader.position();
         let (mut purl, mut file, mut size, mut root, mut first_seen) = (None, None, None, None, None);
         let (mut digests, mut facts) = (Vec::new(), Facts::default());
@@ -138,7 +143,11 @@ impl Entry {
                 }
                 "f" => file = Some(reader.text()?.to_owned()),
                 "m" => facts.media_type = Some(reader.text()?.to_owned()),
-                "p" => purl = Some(PackageUrl::parse(reader.text()?)?),
+                "p" => {
+                    let text = reader.text()?;
+                    let known = known.filter(|known| known.as_str() == text);
+                    purl = Some(known.map_or_else(|| PackageUrl::parse(text), |known| Ok(known.clone()))?);
+                }
                 "q" => facts.requires_python = Some(reader.text()?.to_owned()),
                 "r" => root = Some(reader.cid()?),
                 "s" => size = Some(reader.uint()?),
@@ -256,6 +265,11 @@ impl<'b> RawEntry<'b> {
 
     pub(super) fn entry(&self) -> Result<Entry, EntryError> {
         Entry::read(&mut CborReader::new(self.bytes))
+    }
+
+    /// The same, of a package that is known to be valid.
+    pub(super) fn entry_of(&self, purl: &PackageUrl) -> Result<Entry, EntryError> {
+        Entry::read_of(Some(purl), &mut CborReader::new(self.bytes))
     }
 }
 

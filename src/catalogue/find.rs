@@ -28,7 +28,7 @@ pub fn find(
             Step::Nothing => return Ok(None),
             Step::Found(entry, number) => {
                 let cid = || dag_cbor_cid(hash);
-                let entry = entry.entry();
+                let entry = entry.entry_of(purl);
                 return entry.map(Some).map_err(|source| CatalogueError::Entry {
                     cid: cid(),
                     number,
