@@ -42,11 +42,7 @@ mod clients {
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use dpm::base::{Access, Sha256};
-use dpm::store::{Facts, Store};
-use dpm::unixfs::LayoutBuilder;
-
-use club::{Club, acquainted, knows, members};
+use club::{Club, acquainted, knows, members, put};
 use support::process::{Process, said};
 use support::{Node, until};
 use synapse::{Limits, PASSWORD};
@@ -197,26 +193,4 @@ fn resident(id: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
     line.split_ascii_whitespace().nth(1).expect("a number").parse::<u64>().expect("a number") << 10
-}
-
-/// Puts a wheel into a store, as a download would.
-fn put(store: &Store, n: usize) -> Sha256 {
-    let bytes = format!("wheel {n}").into_bytes();
-    let mut layout = LayoutBuilder::default();
-    layout.update(&bytes);
-    let sha256 = Sha256::of(&bytes);
-    let facts = Facts {
-        sha256,
-        digests: Vec::new(),
-        layout: layout.finish(),
-        access: Access::Public,
-        upstream: "pypi".into(),
-        url: format!("https://files.example.org/{n}"),
-        filename: format!("package_{}-1.{}-py3-none-any.whl", n / 10, n % 10),
-        pin_name: None,
-    };
-    let incoming = store.begin(Some(bytes.len() as u64)).expect("room");
-    incoming.write(&bytes, 0).expect("written");
-    store.commit(incoming, facts).expect("stored");
-    sha256
 }

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dpm::base::{Access, Sha256};
 use dpm::config::Registry;
 use dpm::daemon::{Order, RoomOrder};
 use dpm::members::Mode;
 use dpm::rt::Clock;
-use dpm::store::{Facts, Store};
-use dpm::unixfs::LayoutBuilder;
+use dpm::store::Store;
 
-use super::club::{Club, acquainted, knows, lists, members, room_order};
+use super::club::{Club, acquainted, knows, lists, members, put, room_order};
 use super::synapse::Limits;
 use crate::oci::fake::{FakeRegistry, blob_path, manifest_path};
 use crate::oci::image::Image;
@@ -95,35 +93,13 @@ fn what_is_private_is_told_nobody() {
     assert_eq!(club.packages().0, [shared.filename.as_str()]);
 }
 
-/// Puts a wheel into a store, as a download would.
-fn put(store: &Store, n: usize) -> Sha256 {
-    let bytes = format!("wheel {n}").into_bytes();
-    let mut layout = LayoutBuilder::default();
-    layout.update(&bytes);
-    let sha256 = Sha256::of(&bytes);
-    let facts = Facts {
-        sha256,
-        digests: Vec::new(),
-        layout: layout.finish(),
-        access: Access::Public,
-        upstream: "pypi".into(),
-        url: format!("https://files.example.org/{n}"),
-        filename: format!("package_{}-1.{}-py3-none-any.whl", n / 10, n % 10),
-        pin_name: None,
-    };
-    let incoming = store.begin(Some(bytes.len() as u64)).expect("room");
-    incoming.write(&bytes, 0).expect("written");
-    store.commit(incoming, facts).expect("stored");
-    sha256
-}
-
 #[test]
 fn ten_thousand_packages_cost_a_handful_of_events() {
     let (club, ada) = Club::found(Limits::Default, &["pkg:pypi/package-*"], |_, _| {});
     let bob = club.member(&club.synapse.account("bob"), |_, _| {});
     acquainted(&ada, &bob);
     let store = ada.daemon().rooms().store.clone();
-    let all: Vec<Sha256> = (0..10_000).map(|n| put(&store, n)).collect();
+    let all: Vec<_> = (0..10_000).map(|n| put(&store, n)).collect();
     let peer = ada.daemon().peer_id().unwrap();
     until("bob's node has the whole catalogue", || {
         let theirs = members(&bob).catalogues(&club.room);

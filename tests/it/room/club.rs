@@ -1,9 +1,11 @@
 //! Whole nodes in this process, in one room: far from each other, as members of a room are.
 
-use dpm::base::Sha256;
+use dpm::base::{Access, Sha256};
 use dpm::config::Config;
 use dpm::daemon::{Order, RoomOrder, Tuning, Vicinity};
 use dpm::members::Members;
+use dpm::store::{Facts, Store};
+use dpm::unixfs::LayoutBuilder;
 use dpm::wire::room::{Allow, Context, NodeAdvert, Packages};
 use serde_json::{Value, json};
 
@@ -138,4 +140,26 @@ pub fn acquainted(a: &Node, b: &Node) {
             swarm.peers().iter().any(|info| info.peer == peer)
         });
     }
+}
+
+/// Puts a wheel into a store, as a download would.
+pub fn put(store: &Store, n: usize) -> Sha256 {
+    let bytes = format!("wheel {n}").into_bytes();
+    let mut layout = LayoutBuilder::default();
+    layout.update(&bytes);
+    let sha256 = Sha256::of(&bytes);
+    let facts = Facts {
+        sha256,
+        digests: Vec::new(),
+        layout: layout.finish(),
+        access: Access::Public,
+        upstream: "pypi".into(),
+        url: format!("https://files.example.org/{n}"),
+        filename: format!("package_{}-1.{}-py3-none-any.whl", n / 10, n % 10),
+        pin_name: None,
+    };
+    let incoming = store.begin(Some(bytes.len() as u64)).expect("room");
+    incoming.write(&bytes, 0).expect("written");
+    store.commit(incoming, facts).expect("stored");
+    sha256
 }
