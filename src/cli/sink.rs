@@ -101,7 +101,7 @@ fn in_proc(file: &File) -> String {
 }
 
 /// What shells say of a program that SIGINT ended.
-const INTERRUPTED: i32 = 130;
+pub(super) const INTERRUPTED: i32 = 130;
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -6,11 +6,10 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
+use crate::cli::sink::INTERRUPTED;
+
 /// Longest secret in bytes.
 const SECRET_BYTES: u64 = 16 << 10;
-
-/// What a shell is told of a command that Ctrl-C has ended.
-const INTERRUPTED: i32 = 130;
 
 /// The secret of a login, and whether it is a `password` or a `token`.
 pub(super) fn secret(

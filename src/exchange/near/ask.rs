@@ -76,9 +76,9 @@ impl Exchange {
 
     /// Asks the nodes around for an artifact, and tells them that this node is about to fetch it.
     ///
-    /// Waits for each node as its round trip deserves (see [`Patience`](super::super::Patience)), and not at all for those that never answer in
-    /// time. `but` are not asked, and those that have let this node down only as the `last` resort: then 3 s are waited
-    /// for anybody who has something. Cancel-safe.
+    /// Waits for each node as its round trip deserves (see [`Patience`](super::super::Patience)), and not at all for
+    /// those that never answer in time. `but` are not asked, and those that have let this node down only as the `last`
+    /// resort: then 3 s are waited for anybody who has something. Cancel-safe.
     pub async fn ask(&self, digest: &Digest, but: &[PeerId], last: bool) -> Answer {
         let mut answer = Answer::default();
         let inner = &self.inner;
