@@ -2,7 +2,7 @@
 //! has. It tells nobody what it has, so what is asked of it is a question each time.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dpm::base::{Access, Cid, Multiaddr, Sha256};
 use dpm::exchange::{BITSWAP, Exchange, NEAR, Parts, Patience, Sharing};
@@ -115,10 +115,12 @@ impl Drop for Party {
 
 /// Waits for something to be there.
 fn wait<T>(mut so: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
     loop {
         if let Some(found) = so() {
             return found;
         }
+        assert!(begun.elapsed() < PATIENCE, "two nodes on loopback do not find each other");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
